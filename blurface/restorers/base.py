@@ -1,0 +1,107 @@
+"""What a restorer is: a batch of blurry faces in, a batch of restored faces out."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+
+
+class Restorer:
+    """Base of all restorers.
+
+    A subclass sets :attr:`name` and implements :meth:`_restore`; :meth:`restore` checks what goes
+    in. Instances hold no state that a call changes, so one may be used from several threads.
+
+    Attributes
+    ----------
+    name : str
+        Registered name.
+    blind : bool
+        False where the true kernel has to be given (``kernels=``): an oracle, for orientation.
+    device : torch.device
+        Where :meth:`restore` computes; inputs may lie anywhere, outputs come back to the input's.
+    batch_size : int
+        Batch that suits the method; callers with many faces cut their work to it.
+    """
+
+    name: ClassVar[str] = ""
+    blind: ClassVar[bool] = True
+    batch_size: int = 32
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        self.device = torch.device(device)
+
+    def restore(
+        self, batch: Tensor, *, kernels: Tensor | None = None, return_kernel: bool = False
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Restore a batch.
+
+        Parameters
+        ----------
+        batch : Tensor
+            (N, 3, H, W) float32 RGB in [0, 1], any H and W.
+        kernels : Tensor, optional
+            (N, K, K) or (1, K, K): the true blur kernels, for restorers with ``blind = False``.
+        return_kernel : bool
+            Also return the estimated kernels (N, K, K), unit sum, convolution convention.
+
+        Returns
+        -------
+        Tensor or (Tensor, Tensor)
+            Same shape and device as ``batch``, in [0, 1].
+
+        Raises
+        ------
+        InputError
+            If the shape is not NCHW RGB, a value is not finite, the kernels are missing, or the
+            method makes no kernel estimate.
+        """
+        if batch.ndim != 4 or batch.shape[1] != 3:
+            raise InputError(f"A batch must be (N, 3, H, W), not {tuple(batch.shape)}.")
+        if not torch.isfinite(batch).all():
+            raise InputError("The batch holds NaN or infinite values.", "Replace them before restoring.")
+        if not self.blind and kernels is None:
+            raise InputError(f"{self.name!r} needs the true kernels.", "Pass kernels=(N, K, K).")
+        if batch.shape[0] == 0:
+            empty = batch.new_zeros((0, 1, 1))
+            return (batch, empty) if return_kernel else batch
+        restored, estimate = self._restore(batch.to(self.device, torch.float32), kernels, return_kernel)
+        restored = restored.clamp(0, 1).to(batch.device)
+        if not return_kernel:
+            return restored
+        if estimate is None:
+            raise InputError(f"{self.name!r} makes no kernel estimate.", "Call it without return_kernel.")
+        return restored, estimate.to(batch.device)
+
+    def _restore(
+        self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        raise TypeError(f"{type(self).__name__} does not implement _restore.")
+
+    def options(self) -> dict[str, Any]:
+        """The options that determine the result, as JSON values (part of a cell's key)."""
+        return {}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Everything that determines the result: name, options, a digest of the code.
+
+        Networks add the SHA-256 of their weights.
+        """
+        path = inspect.getsourcefile(type(self))
+        code = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else "?"
+        return {"name": self.name, "options": self.options(), "code": code}
+
+    def gflop(self, height: int = 112, width: int = 96) -> float | None:
+        """GFLOP (two per multiply-add) for one image of this size; None where it is not fixed."""
+        return None
+
+    def parameters(self) -> int | None:
+        """Trainable parameters; None for a method that is not learned."""
+        return None

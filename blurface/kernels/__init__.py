@@ -1,0 +1,53 @@
+"""Blur kernels: families, files, and the registry of kernel sets."""
+
+from __future__ import annotations
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+from ..registry import Registry
+from .base import Kernel, KernelSet, centre_by_mass, centre_of_mass, check_psf, rms_radius
+
+__all__ = [
+    "Kernel",
+    "KernelSet",
+    "centre_by_mass",
+    "centre_of_mass",
+    "check_psf",
+    "create_kernel_set",
+    "kernel_sets",
+    "rms_radius",
+]
+
+kernel_sets: Registry[KernelSet] = Registry("kernel set", "blurface.kernel_sets")
+
+_HERE = "blurface.kernels"
+for _name, _target, _summary, _source in (
+    ("levin8", f"{_HERE}.files:levin_set", "eight camera-shake kernels, 13 to 27 pixels", "Levin et al. 2009"),
+    ("linear", f"{_HERE}.linear:linear_set", "straight motion; linear:LENGTH,ANGLE", "section 4.5, table 4"),
+    ("gp", f"{_HERE}.gaussian_process:gp_set", "random trajectories; gp:N,SEED", "section 3.1, eq. 4"),
+    ("defocus", f"{_HERE}.defocus:defocus_set", "disc; defocus:RADIUS", "disc"),
+    ("file", f"{_HERE}.files:file_set", "file or folder of png, npy, npz, mat; file:PATH", "the file"),
+):
+    kernel_sets.register(_name, _target, summary=_summary, source=_source)
+
+
+def create_kernel_set(name: str, data_root: Path | None = None, **options: Any) -> KernelSet:
+    """Build the kernel set called ``name`` (``"levin8"``, ``"linear:15,45"``, ``"file:PATH"`` ...).
+
+    Parameters
+    ----------
+    name : str
+    data_root : Path, optional
+        Where sets that need data look first.
+    **options
+        Passed to the set's factory.
+
+    Raises
+    ------
+    UnknownNameError, KernelError, DataError
+    """
+    if data_root is not None and "data_root" in inspect.signature(kernel_sets.entry(name).load()).parameters:
+        options["data_root"] = data_root
+    return kernel_sets.create(name, **options)

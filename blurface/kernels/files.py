@@ -1,0 +1,136 @@
+"""Kernels from files: Levin's eight, and any PNG, npy, npz or mat."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import KernelError
+from .base import Kernel, KernelSet, odd_square
+
+SUFFIXES = (".mat", ".npz", ".npy", ".png", ".tif", ".tiff")
+
+LEVIN_SIZES = (19, 17, 15, 27, 13, 21, 23, 23)
+
+
+def read_kernels(path: str | Path) -> list[Kernel]:
+    """Read the kernels of one file, or of all kernel files of a folder in the order of their names.
+
+    MATLAB files (v7.3, which are HDF5, and older), ``.npz`` (one array a kernel, named by its key),
+    ``.npy`` ((K, K) or (N, K, K)) and grey pictures. Arrays that are not odd squares are padded
+    with zeros; values are divided by their sum.
+
+    Raises
+    ------
+    KernelError
+        If a file cannot be read or holds no kernel; the message names it.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+        kernels = [kernel for file in files for kernel in read_kernels(file)]
+        if not kernels:
+            raise KernelError(f"{path} holds no kernel file.", f"Expected {', '.join(SUFFIXES)}.")
+        return kernels
+    if not path.exists():
+        raise KernelError(f"{path} does not exist.", "Give a kernel file or a folder of them.")
+    suffix = path.suffix.lower()
+    try:
+        if suffix == ".mat":
+            arrays = _read_mat(path)
+        elif suffix == ".npz":
+            with np.load(path, allow_pickle=False) as archive:
+                arrays = {name: archive[name] for name in archive.files}
+        elif suffix == ".npy":
+            array = np.load(path, allow_pickle=False)
+            arrays = {path.stem: array} if array.ndim == 2 else {str(i + 1): a for i, a in enumerate(array)}
+        elif suffix in SUFFIXES:
+            from PIL import Image
+
+            with Image.open(path) as picture:
+                wide = picture.mode.startswith(("I", "F"))
+                arrays = {path.stem: np.asarray(picture if wide else picture.convert("L"), dtype=np.float64)}
+        else:
+            raise KernelError(f"{path} is no kernel file.", f"Expected {', '.join(SUFFIXES)}.")
+    except KernelError:
+        raise
+    except Exception as error:  # the readers raise anything on a broken file
+        raise KernelError(f"{path} cannot be read as a kernel: {error}.", "Is the file complete?") from error
+    if not arrays:
+        raise KernelError(f"{path} holds no array.", "Expected one array a kernel.")
+    kernels = []
+    for name, values in arrays.items():
+        if np.ndim(values) != 2 or not np.issubdtype(np.asarray(values).dtype, np.number):
+            raise KernelError(f"{path}: {name} is no two-dimensional array of numbers.")
+        label = name[1:] if name[:1] == "k" and name[1:].isdigit() else name
+        try:
+            kernels.append(Kernel(label, odd_square(values)))
+        except KernelError as error:
+            raise KernelError(f"{path}: {error.message}", error.hint) from None
+    return kernels
+
+
+def _read_mat(path: Path) -> dict[str, NDArray[Any]]:
+    import h5py
+
+    if h5py.is_hdf5(path):
+        arrays: dict[str, NDArray[Any]] = {}
+        with h5py.File(path, "r") as file:
+            for name, item in file.items():
+                if not isinstance(item, h5py.Dataset):
+                    continue
+                if item.dtype == h5py.ref_dtype:
+                    # A cell array of references; MATLAB stores column-major, so arrays come transposed.
+                    for number, reference in enumerate(np.asarray(item).ravel()):
+                        arrays[str(number + 1)] = np.asarray(file[reference]).T
+                elif item.ndim == 2:
+                    arrays[name] = np.asarray(item).T
+        return arrays
+    from scipy.io import loadmat
+
+    arrays = {}
+    for name, value in loadmat(path).items():
+        if name.startswith("__"):
+            continue
+        if value.dtype == object:
+            arrays.update({str(i + 1): np.asarray(entry) for i, entry in enumerate(value.ravel())})
+        else:
+            arrays[name] = value
+    return arrays
+
+
+def levin_set(*, data_root: Path | None = None) -> KernelSet:
+    """Levin et al.'s eight camera-shake kernels (CVPR 2009), as published (not centred).
+
+    Raises
+    ------
+    DataError
+        If ``Levin09.mat`` is not found.
+    KernelError
+        If the file does not hold eight kernels of the known sizes.
+    """
+    from .. import assets
+
+    path = assets.find("levin-kernels", data_root)
+    kernels = read_kernels(path)
+    if tuple(kernel.size for kernel in kernels) != LEVIN_SIZES:
+        raise KernelError(
+            f"{path} does not hold Levin's eight kernels: sizes {[k.size for k in kernels]}.",
+            f"Expected sizes {list(LEVIN_SIZES)}.",
+        )
+    named = tuple(Kernel(str(i + 1), kernel.psf) for i, kernel in enumerate(kernels))
+    return KernelSet("levin8", named, "Levin et al. 2009")
+
+
+def file_set(argument: str) -> KernelSet:
+    """``file:PATH``: a kernel file or a folder of kernel files.
+
+    Raises
+    ------
+    KernelError
+        If nothing usable is there.
+    """
+    return KernelSet(f"file:{argument}", tuple(read_kernels(argument)), argument)

@@ -1,0 +1,277 @@
+"""The drop-in stage: any kind of picture in, the same kind out, sharper where it was blurred.
+
+>>> import blurface, numpy
+>>> stage = blurface.DeblurStage.from_pretrained("none")
+>>> stage(numpy.zeros((112, 96, 3), numpy.uint8)).dtype
+dtype('uint8')
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import BlurfaceError, ImageError, InputError
+from .gate import Action, Gate, action, kernel_spread
+from .images import ChannelOrder, ValueRange, unpack
+from .restorers import create_restorer
+from .restorers.base import Restorer
+
+_BATCH_PIXELS = 2**19
+"""Pixels restored at once (about 48 faces): bounds memory whatever the size of the pictures."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What the stage did with one picture.
+
+    Attributes
+    ----------
+    score : float or None
+        Blur score: spread of the estimated kernel in pixels (:func:`blurface.gate.kernel_spread`);
+        None where the restorer estimates no kernel.
+    weight : float
+        Share of the restored picture in the result.
+    action : {"pass", "blend", "restore"}
+    """
+
+    score: float | None
+    weight: float
+    action: Action
+
+
+class DeblurStage:
+    """Restore blurred faces in front of a recogniser.
+
+    The stage holds no state that a call changes: one may serve many threads.
+
+    Parameters
+    ----------
+    restorer : Restorer
+        Any blind restorer.
+    gate : Gate, optional
+        Passes sharp pictures through bit for bit; without it every picture is restored.
+    differentiable : bool
+        Let gradients flow through the restoration to the input tensors (networks only). Without
+        it the stage runs under ``torch.no_grad`` and a recogniser behind it trains as on data.
+    batch_size : int, optional
+        Pictures restored at once; default what suits the restorer.
+
+    Raises
+    ------
+    InputError
+        If the restorer needs the true kernel, or ``differentiable`` is asked of what is no network.
+    """
+
+    def __init__(
+        self,
+        restorer: Restorer,
+        *,
+        gate: Gate | None = None,
+        differentiable: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        if not restorer.blind:
+            raise InputError(
+                f"{restorer.name!r} needs the true kernel, which a stage does not have.",
+                "Use a blind restorer such as 'fast'.",
+            )
+        if batch_size is not None and batch_size < 1:
+            raise InputError(f"batch_size is {batch_size}.", "It must be at least 1.")
+        self.restorer = restorer
+        self.gate = gate
+        self.differentiable = differentiable
+        self.batch_size = batch_size or restorer.batch_size
+        self._module = getattr(restorer, "module", None)
+        if differentiable and not isinstance(self._module, torch.nn.Module):
+            raise InputError(
+                f"{restorer.name!r} is no PyTorch network, so no gradient flows through it.",
+                "Use differentiable=False, or a network on the torch backend such as 'fast'.",
+            )
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name: str = "fast",
+        *,
+        device: str | torch.device = "auto",
+        backend: str = "torch",
+        gate: bool | Gate = True,
+        differentiable: bool = False,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> DeblurStage:
+        """Build a stage from a restorer's name.
+
+        Parameters
+        ----------
+        name : str
+            One of :func:`blurface.list_restorers`; ``"fast"`` is the default network.
+        device : str or torch.device
+            ``"auto"`` is CUDA where there is any, else the CPU.
+        backend : {"torch", "onnxruntime", "openvino", "auto"}
+            Who runs the network; the latter two run on the CPU and need their extra.
+        gate : bool or Gate
+            True uses the thresholds calibrated for these weights (every picture is restored where
+            there are none), False restores every picture.
+        differentiable : bool
+        batch_size : int, optional
+        **options
+            Passed to the restorer.
+
+        Raises
+        ------
+        UnknownNameError
+            If no restorer or backend has this name.
+        WeightsError
+            If its weights are missing or corrupt.
+        """
+        if backend == "torch":
+            restorer = create_restorer(name, device=resolve_device(device), **options)
+        else:
+            from .backends import create_runtime_restorer
+
+            restorer = create_runtime_restorer(name, backend, **options)
+        chosen = gate if isinstance(gate, Gate) else Gate.of_weights(restorer.name) if gate else None
+        return cls(restorer, gate=chosen, differentiable=differentiable, batch_size=batch_size)
+
+    def __call__(
+        self,
+        x: Any,
+        *,
+        return_info: bool = False,
+        return_kernel: bool = False,
+        value_range: ValueRange | None = None,
+        channel_order: ChannelOrder = "rgb",
+    ) -> Any:
+        """Restore pictures.
+
+        Parameters
+        ----------
+        x : PIL.Image.Image, ndarray, Tensor, or list or tuple of them
+            Arrays (H, W), (H, W, C) or (N, H, W, C); tensors (H, W), (C, H, W) or (N, C, H, W);
+            sizes and kinds may differ within a list. See :func:`blurface.images.unpack`.
+        return_info : bool
+            Also return one :class:`Decision` a picture, in order.
+        return_kernel : bool
+            Also return the estimated kernels (N, K, K), unit sum, convolution convention; smaller
+            ones are set in the middle of the largest.
+        value_range : (black, white), optional
+            What black and white are in floating input, default (0, 1).
+        channel_order : {"rgb", "bgr"}
+            Of arrays and tensors.
+
+        Returns
+        -------
+        restored
+            Of the type, dtype, range, device, size and order of ``x``; pictures that the gate lets
+            pass are equal to their originals bit for bit. With ``return_kernel`` and
+            ``return_info`` a tuple ``(restored[, kernels][, info])``.
+
+        Raises
+        ------
+        ImageError
+            If a picture has an unusable kind, shape, dtype or range, is not finite, or does not
+            fit in memory.
+        InputError
+            If the restorer makes no kernel estimate and a kernel or the gate asks for one.
+        """
+        packet = unpack(x, value_range=value_range, channel_order=channel_order)
+        decisions: list[Decision | None] = [None] * len(packet)
+        kernels: list[Tensor | None] = [None] * len(packet)
+        for chunk in packet.chunks(self.batch_size, _BATCH_PIXELS):
+            with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+                batch = chunk.load()
+                try:
+                    restored, estimate = self._restore(batch, return_kernel)
+                except (torch.OutOfMemoryError, MemoryError) as error:
+                    raise _too_large(chunk.size) from error
+                except RuntimeError as error:
+                    # The CPU allocator has no exception type of its own.
+                    if "can't allocate memory" in str(error):
+                        raise _too_large(chunk.size) from error
+                    raise
+                score = None if estimate is None else kernel_spread(estimate)
+                weight = batch.new_ones(batch.shape[0])
+                if self.gate is not None and score is not None:
+                    weight = self.gate.weight(score).to(batch)
+                    restored = batch + weight[:, None, None, None] * (restored - batch)
+                    chunk.store(restored, weight <= 0)
+                else:
+                    chunk.store(restored)
+            shares = weight.tolist()
+            scores: list[float | None] = [None] * len(shares) if score is None else score.tolist()
+            for at, index in enumerate(chunk.indices):
+                decisions[index] = Decision(scores[at], shares[at], action(shares[at]))
+                if return_kernel and estimate is not None:
+                    kernels[index] = estimate[at].detach()
+        extras: list[Any] = []
+        if return_kernel:
+            extras.append(_stack([kernel for kernel in kernels if kernel is not None]))
+        if return_info:
+            extras.append([decision for decision in decisions if decision is not None])
+        return (packet.result(), *extras) if extras else packet.result()
+
+    def _restore(self, batch: Tensor, return_kernel: bool) -> tuple[Tensor, Tensor | None]:
+        wanted = return_kernel or self.gate is not None
+        if self.differentiable and self._module is not None:
+            # Not through Restorer.restore, which may detach.
+            out = self._module(batch.to(self.restorer.device), **({"return_kernel": True} if wanted else {}))
+            restored, estimate = out if wanted else (out, None)
+            return restored.clamp(0, 1).to(batch.device), estimate
+        if not wanted:
+            return self.restorer.restore(batch), None  # type: ignore[return-value]
+        try:
+            return self.restorer.restore(batch, return_kernel=True)  # type: ignore[return-value]
+        except InputError as error:
+            if return_kernel:
+                raise
+            raise InputError(
+                f"The gate cannot score with {self.restorer.name!r} ({error.message})", "Use gate=False."
+            ) from error
+
+    def __repr__(self) -> str:
+        """Name, device and gate."""
+        gate = "off" if self.gate is None else f"{self.gate.low:g}..{self.gate.high:g} px"
+        return f"DeblurStage({self.restorer.name!r}, device={str(self.restorer.device)!r}, gate={gate})"
+
+
+def resolve_device(device: str | torch.device) -> torch.device:
+    """``"auto"`` is CUDA where there is any, else the CPU.
+
+    Raises
+    ------
+    BlurfaceError
+        If the name is no device or the device is not there.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+        torch.empty(0, device=resolved)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise BlurfaceError(f"The device {str(device)!r} cannot be used: {reason}", "Use 'auto'.") from error
+    return resolved
+
+
+def _too_large(size: tuple[int, int]) -> ImageError:
+    return ImageError(
+        f"A batch of pictures of {size[1]} x {size[0]} pixels does not fit in memory.",
+        "Use a smaller batch_size, or reduce the pictures.",
+    )
+
+
+def _stack(kernels: list[Tensor]) -> Tensor:
+    if not kernels:
+        return torch.zeros(0, 1, 1)
+    side = max(kernel.shape[-1] for kernel in kernels)
+    device = kernels[0].device
+    padded = []
+    for kernel in kernels:
+        margin = (side - kernel.shape[-1]) // 2
+        padded.append(torch.nn.functional.pad(kernel.to(device), (margin, margin, margin, margin)))
+    return torch.stack(padded)

@@ -17,7 +17,9 @@ Rules, stated once:
 
 from __future__ import annotations
 
+import io
 import os
+import struct
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -247,25 +249,24 @@ def write_image(
     options = _save_options(format, like, quality)
     if format == "JPEG":
         picture = _for_jpeg(picture)
-    handle, temporary = tempfile.mkstemp(prefix=".blurface-", suffix=".part", dir=path.parent)
+    encoded = io.BytesIO()
     try:
-        with os.fdopen(handle, "wb") as stream:
-            picture.save(stream, format=format, **options)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except (ValueError, KeyError) as error:
+        picture.save(encoded, format=format, **options)
+    except (ValueError, KeyError, OSError, struct.error) as error:
         raise ImageError(
             f"{name_of(path)}: {format} cannot hold this picture ({error}).", "Write it as PNG."
         ) from error
+    handle, temporary = tempfile.mkstemp(prefix=".blurface-", suffix=".part", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(encoded.getbuffer())
+        os.chmod(temporary, 0o666 & ~_UMASK)
+        os.replace(temporary, path)
     finally:
         Path(temporary).unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    # The only way to read it is to set it; done once, at import, to keep threads out of the gap.
-    return _UMASK
-
-
+# It can only be read by setting it: done once, at import, before there are threads.
 _UMASK = os.umask(0o022)
 os.umask(_UMASK)
 
@@ -281,17 +282,11 @@ def _save_options(format: str, like: Image.Image | None, quality: int) -> dict[s
     for key in ("icc_profile", "dpi"):
         if like.info.get(key):
             options[key] = like.info[key]
-    if format in ("JPEG", "PNG", "WEBP", "TIFF"):
-        exif = like.info.get("exif")
-        if exif is None:
-            tags = like.getexif()
-            # TIFF keeps its structure (offsets, strip sizes) in the same table: only carry orientation.
-            if format == "TIFF" and _ORIENTATION in tags:
-                only = Image.Exif()
-                only[_ORIENTATION] = tags[_ORIENTATION]
-                exif = only.tobytes()
-        if exif:
-            options["exif"] = exif
+    if format == "TIFF":  # Pillow has applied and dropped its orientation while decoding
+        if like.info.get("compression") in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
+            options["compression"] = like.info["compression"]
+    elif like.info.get("exif"):
+        options["exif"] = like.info["exif"]
     return options
 
 

@@ -251,9 +251,10 @@ _ALL = (
             "lfw/lfw-pairs-aligned-112x112",
             "lfw-aligned-112x112",
             "lfw-112x112",
+            ".",
         ),
         place="lfw-pairs-aligned-112x112/Name/Name_0001.jpg",
-        marker="*/*_[0-9][0-9][0-9][0-9].*",
+        marker="*/*_0001.*",
     ),
     _lfw_list(
         "lfw-pairs",

@@ -1,0 +1,1 @@
+"""The experiments: pairs, degradation, restoration, verification, tables and figures."""

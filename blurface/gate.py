@@ -103,7 +103,8 @@ class Gate:
         """
         if self.low == self.high:
             return (score > self.low).to(score.dtype)
-        return ((score - self.low) / (self.high - self.low)).clamp(0, 1)
+        # In float64: thresholds that are nearly equal divide by next to nothing.
+        return ((score.double() - self.low) / (self.high - self.low)).clamp(0, 1).to(score.dtype)
 
     @classmethod
     def from_card(cls, card: Mapping[str, Any], name: str = "the weights' card") -> Gate | None:

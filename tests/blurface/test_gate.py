@@ -1,0 +1,90 @@
+"""Blur scores in closed form, and thresholds that do what they say."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given
+
+from blurface.errors import InputError, KernelError, WeightsError
+from blurface.gate import Gate, action, kernel_spread
+
+
+def line(length: int, side: int = 31) -> torch.Tensor:
+    kernel = torch.zeros(1, side, side)
+    kernel[0, side // 2, (side - length) // 2 : (side + length) // 2] = 1 / length
+    return kernel
+
+
+def test_spread_in_closed_form() -> None:
+    """Point 0; line of L pixels sqrt((L^2 - 1) / 12); box sqrt((L^2 - 1) / 6); Gaussian sqrt(2) sigma."""
+    assert kernel_spread(line(1)).item() == 0
+    for length in (3, 9, 27):
+        assert kernel_spread(line(length)).item() == pytest.approx(math.sqrt((length**2 - 1) / 12), rel=1e-5)
+    assert kernel_spread(torch.ones(1, 9, 9)).item() == pytest.approx(math.sqrt(80 / 6), rel=1e-5)
+    at = torch.arange(-20.0, 21)
+    bell = torch.exp(-at.square() / (2 * 3.0**2))
+    spread = kernel_spread((bell[:, None] * bell)[None], floor=0).item()
+    assert spread == pytest.approx(3 * math.sqrt(2), rel=1e-4)
+
+
+@given(st.integers(-6, 6), st.integers(-6, 6), st.floats(0.01, 100))
+def test_spread_ignores_shift_scale_and_turn(down: int, right: int, scale: float) -> None:
+    kernel = torch.rand(1, 9, 9, generator=torch.Generator().manual_seed(0)) + 0.1
+    moved = torch.nn.functional.pad(kernel, (8, 8, 8, 8)).roll((down, right), (1, 2)) * scale
+    expected = kernel_spread(kernel).item()
+    assert kernel_spread(moved).item() == pytest.approx(expected, rel=1e-4)
+    assert kernel_spread(moved.flip(1, 2)).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_haze_is_ignored_and_no_mass_is_no_sharpness() -> None:
+    hazy = line(1) + 0.001
+    assert kernel_spread(hazy).item() == 0
+    assert kernel_spread(hazy, floor=0).item() > 5
+    assert kernel_spread(torch.zeros(2, 5, 5)).tolist() == [math.inf] * 2
+    assert kernel_spread(torch.zeros(0, 5, 5)).shape == (0,)
+    with pytest.raises(KernelError, match="3, 4, 5"):
+        kernel_spread(torch.zeros(3, 4, 5))
+
+
+@given(st.floats(0, 10), st.floats(0, 10), st.lists(st.floats(0, 20), min_size=2, max_size=9))
+def test_weight_is_monotone_from_zero_to_one(a: float, b: float, scores: list[float]) -> None:
+    gate = Gate(min(a, b), max(a, b))
+    weights = gate.weight(torch.tensor(sorted(scores)))
+    assert bool((weights.diff() >= 0).all())
+    assert gate.weight(torch.tensor([gate.low], dtype=torch.float64)).item() == 0
+    assert gate.weight(torch.tensor([gate.high + 1e-3, math.inf])).tolist() == [1, 1]
+
+
+def test_words() -> None:
+    assert [action(w) for w in (0.0, 0.5, 1.0)] == ["pass", "blend", "restore"]
+
+
+@pytest.mark.parametrize(("low", "high"), [(2, 1), (-1, 1), (0, math.inf), (math.nan, 1)])
+def test_impossible_thresholds(low: float, high: float) -> None:
+    with pytest.raises(InputError, match="low"):
+        Gate(low, high)
+
+
+def test_thresholds_come_from_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Gate.from_card({}) is None
+    assert Gate.from_card({"gate": {"low": 0.5, "high": 1}}) == Gate(0.5, 1)
+    bad: list[Any] = [1, {}, {"low": 1}, {"low": "x", "high": 2}, {"low": 2, "high": 1}]
+    for entry in bad:
+        with pytest.raises(WeightsError, match="malformed"):
+            Gate.from_card({"gate": entry})
+    (tmp_path / "weights").mkdir()
+    monkeypatch.setattr("blurface.gate.resources.files", lambda package: tmp_path)
+    assert Gate.of_weights("mine") is None
+    card = tmp_path / "weights" / "mine.json"
+    card.write_text(json.dumps({"gate": {"low": 1, "high": 2}}))
+    assert Gate.of_weights("mine") == Gate(1, 2)
+    card.write_text("{")
+    with pytest.raises(WeightsError, match="not JSON"):
+        Gate.of_weights("mine")

@@ -1,0 +1,176 @@
+"""The stage: same kind out, order kept, gate obeyed, gradients on request, threads at once."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from stage_support import BrightenRestorer
+from torch import Tensor
+
+import blurface
+from blurface.errors import BlurfaceError, ImageError, InputError, UnknownNameError
+from blurface.gate import Gate
+from blurface.restorers.base import Restorer
+from blurface.stage import DeblurStage, resolve_device
+
+GATE = Gate(low=0.5, high=2.0)
+
+
+def faces(*means: float, height: int = 12, width: int = 10) -> Tensor:
+    """Constant faces; Brighten scores the mean m by a line of 2 floor(4.999 m) + 1 pixels."""
+    return torch.tensor(means)[:, None, None, None].expand(-1, 3, height, width).contiguous()
+
+
+def spread(pixels: int) -> float:
+    return math.sqrt((pixels**2 - 1) / 12)
+
+
+def test_same_type_dtype_range_and_size_for_every_kind() -> None:
+    stage = DeblurStage(BrightenRestorer())
+    array = np.full((12, 10, 3), 100, np.uint8)
+    back = stage(array)
+    assert back.dtype == np.uint8
+    assert (back == 178).all()  # (255 + 100) / 2 = 177.5, to even
+    assert np.asarray(stage(Image.fromarray(array)))[0, 0].tolist() == [178] * 3
+    np.testing.assert_allclose(stage(array.astype(np.float32) / 255), (1 + array / 255) / 2, atol=1e-6)
+    half = stage(faces(0.2, 0.4).half())
+    assert half.dtype == torch.float16
+    np.testing.assert_allclose(half[:, 0, 0, 0].tolist(), [0.6, 0.7], atol=1e-3)
+    signed = stage(torch.full((1, 3, 4, 4), -1.0), value_range=(-1, 1))
+    torch.testing.assert_close(signed, torch.zeros(1, 3, 4, 4))
+    sizes = [image.size for image in stage([Image.fromarray(array), Image.fromarray(array[:6, :5])])]
+    assert sizes == [(10, 12), (5, 6)]
+
+
+def test_order_is_kept_over_sizes_and_batches_and_memory_is_bounded() -> None:
+    restorer = BrightenRestorer()
+    stage = DeblurStage(restorer, batch_size=3)
+    sizes = [(12, 10), (6, 5)] * 5
+    items = [faces(i / 10, height=h, width=w)[0] for i, (h, w) in enumerate(sizes)]
+    back, info = stage(items, return_info=True)
+    for i, restored in enumerate(back):
+        torch.testing.assert_close(restored, (1 + items[i]) / 2)
+    assert len(info) == 10
+    assert sorted(restorer.shapes) == sorted([(3, 3, 12, 10), (2, 3, 12, 10), (3, 3, 6, 5), (2, 3, 6, 5)])
+    restorer.shapes.clear()
+    DeblurStage(restorer, batch_size=64)(torch.zeros(4, 3, 512, 512))
+    assert restorer.shapes == [(2, 3, 512, 512)] * 2
+
+
+def test_gate_passes_blends_and_restores() -> None:
+    stage = DeblurStage(BrightenRestorer(), gate=GATE)
+    x = faces(0.1, 0.3, 0.9)
+    back, info = stage(x, return_info=True)
+    assert torch.equal(back[0], x[0])
+    assert [d.action for d in info] == ["pass", "blend", "restore"]
+    assert [d.score for d in info] == pytest.approx([0, spread(3), spread(9)], abs=1e-6)
+    weight = (spread(3) - 0.5) / 1.5
+    assert info[1].weight == pytest.approx(weight)
+    torch.testing.assert_close(back[1], x[1] + weight * ((1 + x[1]) / 2 - x[1]))
+    torch.testing.assert_close(back[2], (1 + x[2]) / 2)
+
+
+def test_without_gate_everything_is_restored_and_still_scored_on_request() -> None:
+    stage = DeblurStage(BrightenRestorer())
+    back, kernels, info = stage(faces(0.1, 0.9), return_kernel=True, return_info=True)
+    torch.testing.assert_close(back, faces(0.55, 0.95))
+    assert [d.action for d in info] == ["restore", "restore"]
+    assert info[1].score == pytest.approx(spread(9))
+    assert kernels.shape == (2, 9, 9)
+    assert stage(faces(0.1), return_info=True)[1][0].score is None
+    assert stage(torch.zeros(0, 3, 4, 4), return_kernel=True)[1].shape == (0, 1, 1)
+
+
+def test_differentiable_on_request_only() -> None:
+    x = faces(0.1, 0.3, 0.9).requires_grad_()
+    assert not DeblurStage(BrightenRestorer())(x).requires_grad
+    stage = DeblurStage(BrightenRestorer(), gate=GATE, differentiable=True)
+    out, info = stage(x, return_info=True)
+    out.sum().backward()
+    assert x.grad is not None
+    for face, decision in zip(x.grad, info):
+        torch.testing.assert_close(face, torch.full_like(face, 1 - 0.5 * decision.weight))
+    with torch.no_grad():
+        assert not stage(x).requires_grad
+    double = faces(0.3).double().requires_grad_()
+    assert stage(double).dtype == torch.float64
+    with pytest.raises(InputError, match="no PyTorch network"):
+        DeblurStage.from_pretrained("none", differentiable=True)
+
+
+def test_many_threads_give_what_one_gives() -> None:
+    stage = DeblurStage(BrightenRestorer(), gate=GATE)
+    inputs = [faces(*np.random.default_rng(i).random(1 + i % 5).tolist()) for i in range(40)]
+    expected = [stage(x) for x in inputs]
+    with ThreadPoolExecutor(8) as pool:
+        for got, wanted in zip(pool.map(stage, inputs), expected):
+            assert torch.equal(got, wanted)
+
+
+def test_input_is_never_changed() -> None:
+    for x in (faces(0.1, 0.9), faces(0.1, 0.9).numpy().transpose(0, 2, 3, 1).copy()):
+        before = x.copy() if isinstance(x, np.ndarray) else x.clone()
+        back = DeblurStage(BrightenRestorer(), gate=GATE)(x)
+        back += 1
+        assert (x == before).all()
+
+
+class Oracle(BrightenRestorer):
+    name = "oracle"
+    blind = False
+
+
+class Exhausted(BrightenRestorer):
+    def _restore(self, batch: Tensor, kernels: Any, return_kernel: bool) -> Any:
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 1 bytes.")
+
+
+class Broken(BrightenRestorer):
+    def _restore(self, batch: Tensor, kernels: Any, return_kernel: bool) -> Any:
+        raise RuntimeError("something else")
+
+
+def test_what_cannot_be_is_refused() -> None:
+    with pytest.raises(InputError, match="true kernel"):
+        DeblurStage(Oracle())
+    with pytest.raises(InputError, match="batch_size"):
+        DeblurStage(BrightenRestorer(), batch_size=0)
+    with pytest.raises(InputError, match="gate"):
+        DeblurStage.from_pretrained("none", gate=GATE)(faces(0.5))
+    with pytest.raises(InputError, match="kernel estimate"):
+        DeblurStage.from_pretrained("none")(faces(0.5), return_kernel=True)
+    with pytest.raises(UnknownNameError, match="fats"):
+        DeblurStage.from_pretrained("fats")
+    with pytest.raises(BlurfaceError, match="device"):
+        DeblurStage.from_pretrained("none", device="abacus")
+    with pytest.raises(ImageError, match="does not fit in memory"):
+        DeblurStage(Exhausted())(faces(0.5))
+    with pytest.raises(RuntimeError, match="something else"):
+        DeblurStage(Broken())(faces(0.5))
+    with pytest.raises(ImageError, match="NaN"):
+        DeblurStage(BrightenRestorer())(torch.full((1, 3, 4, 4), torch.nan))
+
+
+def test_from_pretrained_and_repr() -> None:
+    stage = blurface.DeblurStage.from_pretrained("none")
+    x = torch.rand(2, 3, 5, 5)
+    assert torch.equal(stage(x), x)
+    assert repr(DeblurStage(BrightenRestorer(), gate=GATE)) == (
+        "DeblurStage('brighten', device='cpu', gate=0.5..2 px)"
+    )
+    assert resolve_device("auto").type in ("cpu", "cuda")
+    assert isinstance(stage.restorer, Restorer)
+
+
+def test_importing_blurface_does_not_import_torch() -> None:
+    code = "import sys, blurface; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

@@ -648,8 +648,8 @@ def select_edges(gradient: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
-    """Scalar product per item of the first axis, shaped to broadcast against ``a``."""
-    return (a * b).flatten(1).sum(1).view(-1, *([1] * (a.ndim - 1)))
+    """Scalar product of every picture (the last two axes), shaped to broadcast against it."""
+    return (a * b).sum((-2, -1), keepdim=True)
 
 
 def conjugate_gradients(
@@ -659,19 +659,18 @@ def conjugate_gradients(
     iterations: int,
     tolerance: float = 0.0,
 ) -> Tensor:
-    """Solve A x = b for every item of a batch by conjugate gradients.
+    """Solve A x = b for every picture (the last two axes) of a batch by conjugate gradients.
 
     Parameters
     ----------
     apply : callable
-        A, symmetric and positive definite per item, on a tensor shaped like ``start``.
+        A, symmetric and positive definite per picture, on a tensor shaped like ``start``.
     right, start : Tensor
-        b and the first x, (N, ...).
+        b and the first x, (..., H, W).
     iterations : int
         Upper limit.
     tolerance : float
-        An item stops once its *squared* residual norm is below this; it does not depend on the
-        other items.
+        A picture stops once its *squared* residual norm is not above this, whatever the others do.
 
     Returns
     -------

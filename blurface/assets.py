@@ -33,12 +33,14 @@ from .errors import DataError, UnknownNameError
 
 __all__ = [
     "ASSETS",
+    "CACHE_PARTS",
     "Asset",
     "CheckResult",
     "RemoteFile",
     "cache_folder",
     "check",
     "clear",
+    "clear_cache",
     "data_roots",
     "fetch",
     "find",
@@ -164,10 +166,12 @@ def _weights(name: str) -> tuple[str, ...]:
     return (f"weights/{name}", f"../weights/{name}", name)
 
 
-def _lfw_list(name: str, file: str, number: int | None, sha256: str | None, what: str) -> Asset:
+def _lfw_list(
+    name: str, file: str, what: str, number: int | None = None, size: int | None = None, sha256: str = ""
+) -> Asset:
     remote: tuple[RemoteFile, ...] = ()
     if number is not None:
-        remote = (RemoteFile(f"{_FIGSHARE}{number}", f"lfw/{file}", sha256, _SKLEARN),)
+        remote = (RemoteFile(f"{_FIGSHARE}{number}", f"lfw/{file}", sha256, _SKLEARN, size),)
     return Asset(
         name=name,
         kind="list",
@@ -259,25 +263,28 @@ _ALL = (
     _lfw_list(
         "lfw-pairs",
         "pairs.txt",
-        5976006,
-        "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
         "LFW view 2: 10 folds of 300 genuine and 300 impostor pairs",
+        5976006,
+        155_335,
+        "ea42330c62c92989f9d7c03237ed5d591365e89b3e649747777b70e692dc1592",
     ),
     _lfw_list(
         "lfw-pairs-dev-train",
         "pairsDevTrain.txt",
-        5976012,
-        "1d454dada7dfeca0e7eab6f65dc4e97a6312d44cf142207be28d688be92aabfa",
         "LFW view 1: 1,100 + 1,100 training pairs",
+        5976012,
+        56_579,
+        "1d454dada7dfeca0e7eab6f65dc4e97a6312d44cf142207be28d688be92aabfa",
     ),
     _lfw_list(
         "lfw-pairs-dev-test",
         "pairsDevTest.txt",
-        5976009,
-        "7cb06600ea8b2814ac26e946201cdb304296262aad67d046a16a7ec85d0ff87c",
         "LFW view 1: 500 + 500 test pairs",
+        5976009,
+        26_002,
+        "7cb06600ea8b2814ac26e946201cdb304296262aad67d046a16a7ec85d0ff87c",
     ),
-    _lfw_list("lfw-people", "people.txt", None, None, "LFW view 2: people and image counts of the folds"),
+    _lfw_list("lfw-people", "people.txt", "LFW view 2: people and image counts of the folds"),
     Asset(
         name="facescrub",
         kind="dataset",
@@ -337,7 +344,7 @@ _ALL = (
     Asset(
         name="levin-kernels",
         kind="kernels",
-        description="Levin et al.'s eight camera-shake kernels, 13x13 to 27x27",
+        description="Levin et al.'s eight camera-shake kernels, 13 to 27 pixels wide",
         terms="research use",
         candidates=(
             "kernels/Levin09.mat",
@@ -924,3 +931,32 @@ def clear(name: str) -> list[Path]:
                 continue
             removed.append(target)
     return removed
+
+
+CACHE_PARTS = {
+    "cells": "finished cells of runs: face embeddings and measurements",
+    "landmarks": "where faces lie in photographs",
+    "weights": "checkpoints converted to safetensors",
+    "data": "downloaded data sets and weights",
+}
+"""Folders that blurface makes in :func:`cache_folder`, and what they hold."""
+
+
+def clear_cache(part: str) -> Path | None:
+    """Remove one of :data:`CACHE_PARTS`; return its path, or None where there was none.
+
+    Raises
+    ------
+    UnknownNameError
+        If the cache has no such part.
+    """
+    if part not in CACHE_PARTS:
+        raise UnknownNameError(f"The cache has no part {part!r}.", f"Known: {', '.join(CACHE_PARTS)}.")
+    folder = cache_folder() / part
+    if folder.is_symlink():  # somebody moved it elsewhere: only the link is ours
+        folder.unlink()
+    elif folder.is_dir():
+        shutil.rmtree(folder)
+    else:
+        return None
+    return folder

@@ -12,7 +12,7 @@ aligned.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -92,10 +92,16 @@ class ListedFace:
         return f"{self.name.replace(' ', '_')}_{self.image_id}_{self.face_id}"
 
 
-def read_list(path: Path) -> list[ListedFace]:
+def read_list(path: Path, on_error: Callable[[PairsError], None] | None = None) -> list[ListedFace]:
     """Read ``facescrub_actors.txt`` or ``facescrub_actresses.txt``.
 
     Tab-separated name, image_id, face_id, url, bbox, sha256, with or without a heading line.
+
+    Parameters
+    ----------
+    path : Path
+    on_error : callable, optional
+        Called for each line that is wrong, which is then skipped; by default it is raised.
 
     Raises
     ------
@@ -120,10 +126,13 @@ def read_list(path: Path) -> list[ListedFace]:
                 raise ValueError
             faces.append(ListedFace(name, int(image), int(face), url, (left, top, right, bottom), digest))
         except ValueError:
-            raise PairsError(
+            wrong = PairsError(
                 f"{path}, line {number}: {row[:60]!r} is no face.",
                 f"Expected tab-separated {', '.join(_COLUMNS)}.",
-            ) from None
+            )
+            if on_error is None:
+                raise wrong from None
+            on_error(wrong)
     return faces
 
 

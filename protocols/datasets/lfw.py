@@ -62,10 +62,10 @@ def _pictures(crops: Crops, data_root: Path | None) -> tuple[Path, bool]:
 
 
 def _size(root: Path) -> tuple[int, int]:
-    """Width and height of the first picture below a folder."""
+    """Width and height of one of the pictures below a folder."""
     from PIL import Image
 
-    path = min(root.glob("*/*_0001.*"), default=None)
+    path = next(root.glob("*/*_0001.*"), None)
     try:
         if path is not None:
             with Image.open(path) as image:

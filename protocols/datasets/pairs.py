@@ -239,7 +239,7 @@ def generate_pairs(
     if per_fold * share > capacity or per_fold < 1:
         raise PairsError(
             f"{gallery.root} has no {wanted} x {per_fold} genuine and as many impostor pairs.",
-            f"Its {len(gallery)} pictures of {len(people)} people give at most {capacity // share} in a fold.",
+            f"Its {len(gallery)} pictures of {len(people)} people give {capacity // share} a fold at most.",
         )
     lines: list[PairLine] = []
     streams = [

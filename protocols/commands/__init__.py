@@ -1,0 +1,1 @@
+"""Commands of the experiments, one module each; ``blurface.cli`` names them."""

@@ -159,7 +159,7 @@ _LFW_TERMS = "research use; the photographs belong to their photographers"
 _LFW_HOME = "http://vis-www.cs.umass.edu/lfw/ (gone; scikit-learn's mirrors serve it)"
 _FACENET = "https://github.com/timesler/facenet-pytorch/releases/download/v2.2.9/"
 _EDGEFACE = "https://gitlab.idiap.ch/bob/bob.paper.tbiom2023_edgeface/-/raw/master/checkpoints/"
-_PERSON = "*/*_0001.jpg"
+_PERSON = "*/*_0001.*"
 
 
 def _weights(name: str) -> tuple[str, ...]:
@@ -258,7 +258,7 @@ _ALL = (
             ".",
         ),
         place="lfw-pairs-aligned-112x112/Name/Name_0001.jpg",
-        marker="*/*_0001.*",
+        marker=_PERSON,
     ),
     _lfw_list(
         "lfw-pairs",

@@ -273,6 +273,13 @@ def circular_convolve(images: Tensor, kernels: Tensor) -> Tensor:
     return from_frequency(to_frequency(images) * psf_to_otf(kernels, shape), shape)
 
 
+def difference_power(shape: tuple[int, int], like: Tensor) -> Tensor:
+    """|transform of the circular differences|^2, summed over both, on the half plane."""
+    rows = torch.arange(shape[0], dtype=like.dtype, device=like.device) / shape[0]
+    columns = torch.arange(shape[1] // 2 + 1, dtype=like.dtype, device=like.device) / shape[1]
+    return (2 - 2 * torch.cos(2 * math.pi * rows))[:, None] + (2 - 2 * torch.cos(2 * math.pi * columns))
+
+
 class ValidConvolution:
     """x -> (x * k) on the pixels where the kernel lies inside x, and its adjoint.
 
@@ -470,6 +477,13 @@ def delta_kernels(count: int, size: int, like: Tensor) -> Tensor:
     """(count, size, size) kernels with a one in the middle."""
     kernels = like.new_zeros((count, size, size))
     kernels[:, size // 2, size // 2] = 1
+    return kernels
+
+
+def two_pixel_kernels(count: int, size: int, like: Tensor) -> Tensor:
+    """Start of Krishnan and Pan: two halves side by side, up and left of the middle by one."""
+    kernels = like.new_zeros((count, size, size))
+    kernels[:, (size - 3) // 2, (size - 3) // 2 : (size + 1) // 2] = 0.5
     return kernels
 
 

@@ -34,6 +34,7 @@ from .core import (
     rgb_to_ycbcr,
     shift,
     to_frequency,
+    two_pixel_kernels,
     ycbcr_to_rgb,
 )
 from .nonblind import total_variation
@@ -110,13 +111,6 @@ def kernel_sizes(kernel_size: int, coarsest: int = 3) -> list[int]:
         size = math.ceil(sizes[-1] * math.sqrt(2))
         sizes.append(min(size + 1 - size % 2, kernel_size))
     return sizes
-
-
-def two_pixel_kernels(count: int, size: int, like: Tensor) -> Tensor:
-    """Start of Krishnan and Pan: two halves side by side, up and left of the middle by one."""
-    kernels = like.new_zeros((count, size, size))
-    kernels[:, (size - 3) // 2, (size - 3) // 2 : (size + 1) // 2] = 0.5
-    return kernels
 
 
 def estimate_kernels(

@@ -23,6 +23,7 @@ from .core import (
     ValidConvolution,
     conjugate_gradients,
     crop,
+    difference_power,
     edgetaper,
     from_frequency,
     pad_edge,
@@ -243,13 +244,6 @@ def _circular_differences(x: Tensor) -> tuple[Tensor, Tensor]:
     return x.roll(-1, -1) - x, x.roll(-1, -2) - x
 
 
-def _difference_power(shape: tuple[int, int], like: Tensor) -> Tensor:
-    """|transform of the circular differences|^2, summed over both, on the half plane."""
-    rows = torch.arange(shape[0], dtype=like.dtype, device=like.device) / shape[0]
-    columns = torch.arange(shape[1] // 2 + 1, dtype=like.dtype, device=like.device) / shape[1]
-    return (2 - 2 * torch.cos(2 * math.pi * rows))[:, None] + (2 - 2 * torch.cos(2 * math.pi * columns))
-
-
 def fast_deconvolution(
     pictures: Tensor, kernels: Tensor, settings: FastDeconvSettings | None = None
 ) -> Tensor:
@@ -279,7 +273,7 @@ def fast_deconvolution(
     shape = (y.shape[-2], y.shape[-1])
     otf = psf_to_otf(kernels, shape)
     data, power = otf.conj() * to_frequency(y), otf.abs() ** 2
-    smooth = _difference_power(shape, y)
+    smooth = difference_power(shape, y)
     x, beta = y, settings.beta
     while beta < settings.beta_limit:
         gamma = beta / settings.fidelity
@@ -343,7 +337,7 @@ def total_variation(
     otf = psf_to_otf(kernels, shape)
     data = fidelity * otf.conj() * to_frequency(y)
     # The differences leave out the wrapped one but the solver counts it: as published.
-    denominator = fidelity * otf.abs() ** 2 + penalty * _difference_power(shape, y)
+    denominator = fidelity * otf.abs() ** 2 + penalty * difference_power(shape, y)
     g = y
     multipliers: list[Tensor] | None = None
     for _ in range(iterations):

@@ -17,6 +17,7 @@ Rules, stated once:
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import struct
@@ -206,6 +207,49 @@ def _has_alpha(image: Image.Image) -> bool:
     return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
 
 
+def encode_image(
+    image: Image.Image | NDArray[Any],
+    format: str,
+    *,
+    like: Image.Image | None = None,
+    quality: int = 95,
+) -> bytes:
+    """Encode a picture.
+
+    Parameters
+    ----------
+    image : PIL.Image.Image or ndarray
+        (H, W) or (H, W, 3 or 4) uint8, or any PIL image.
+    format : str
+        Pillow's name (``"PNG"``).
+    like : PIL.Image.Image, optional
+        Take EXIF block (orientation included), colour profile and resolution from it.
+    quality : int
+        For JPEG and lossy WebP. JPEG is encoded without chroma subsampling.
+
+    Raises
+    ------
+    ImageError
+        If the format is unknown or cannot hold the picture.
+    """
+    picture = image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
+    Image.init()
+    format = format.upper()
+    if format == "MPO":  # what many phones call a JPEG with a second picture behind it
+        format = "JPEG"
+    if format not in Image.SAVE:
+        raise ImageError(f"Pillow cannot write the format {format}.", "Write the picture as PNG.")
+    options = _save_options(format, like, quality)
+    if format == "JPEG":
+        picture = _for_jpeg(picture)
+    encoded = io.BytesIO()
+    try:
+        picture.save(encoded, format=format, **options)
+    except (ValueError, KeyError, OSError, struct.error) as error:
+        raise ImageError(f"{format} cannot hold this picture ({error}).", "Write it as PNG.") from error
+    return encoded.getvalue()
+
+
 def write_image(
     path: str | os.PathLike[str],
     image: Image.Image | NDArray[Any],
@@ -223,47 +267,47 @@ def write_image(
     image : PIL.Image.Image or ndarray
         (H, W) or (H, W, 3 or 4) uint8, or any PIL image.
     like : PIL.Image.Image, optional
-        Take format, EXIF block (orientation included), colour profile and resolution from it.
+        Take format, EXIF block, colour profile and resolution from it.
     format : str, optional
         Pillow's name (``"PNG"``); without it ``like``'s format, else the suffix decides.
     quality : int
-        For JPEG and lossy WebP. JPEG is written without chroma subsampling.
+        For JPEG and lossy WebP.
 
     Raises
     ------
     ImageError
         If no format is known for the suffix or the format cannot hold the picture.
+    OSError
+        If the folder is missing, read-only or full.
     """
     path = Path(path)
-    picture = image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
     format = format or (like.format if like is not None else None)
     format = format or Image.registered_extensions().get(path.suffix.lower())
-    if format is None or format.upper() not in Image.SAVE:
+    if format is None:
         raise ImageError(
             f"{name_of(path)}: no picture format is known for {path.suffix or 'no suffix'!r}.",
             "Use .png or .jpg.",
         )
-    format = format.upper()
-    if format == "MPO":  # what many phones call a JPEG with a second picture behind it
-        format = "JPEG"
-    options = _save_options(format, like, quality)
-    if format == "JPEG":
-        picture = _for_jpeg(picture)
-    encoded = io.BytesIO()
     try:
-        picture.save(encoded, format=format, **options)
-    except (ValueError, KeyError, OSError, struct.error) as error:
-        raise ImageError(
-            f"{name_of(path)}: {format} cannot hold this picture ({error}).", "Write it as PNG."
-        ) from error
-    handle, temporary = tempfile.mkstemp(prefix=".blurface-", suffix=".part", dir=path.parent)
+        encoded = encode_image(image, format, like=like, quality=quality)
+    except ImageError as error:
+        raise ImageError(f"{name_of(path)}: {error.message}", error.hint) from error
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` that takes its place when the block ends without an error."""
+    handle, name = tempfile.mkstemp(prefix=".blurface-", suffix=".part", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
     try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(encoded.getbuffer())
-        os.chmod(temporary, 0o666 & ~_UMASK)
-        os.replace(temporary, path)
+        yield temporary
+        temporary.chmod(0o666 & ~_UMASK)
+        temporary.replace(path)
     finally:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 # It can only be read by setting it: done once, at import, before there are threads.

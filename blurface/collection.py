@@ -1,0 +1,476 @@
+"""Collections of picture files: what goes in, where it comes out, restored one batch at a time.
+
+The unit is a *job*: a picture file, or a Parquet file with a column of encoded pictures. A target
+is written whole or not at all, so a run that was cut off is resumed by leaving out what is there;
+one bad picture is reported and the rest is done.
+"""
+
+from __future__ import annotations
+
+import glob
+import io
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from PIL import Image
+
+from .errors import BlurfaceError, ImageError, InputError
+from .images import encode_image, name_of, open_image, replacing, upright, write_image
+from .stage import DeblurStage, Decision
+
+SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
+"""Suffixes by which pictures in a folder are known."""
+
+TABLE_SUFFIX = ".parquet"
+
+_WINDOW_PIXELS = 2**24
+"""Decoded pixels held at once (about 50 MB at 8 bits), unless one picture is larger by itself."""
+
+Status = Literal["restored", "blended", "passed", "skipped", "failed"]
+_STATUS: dict[str, Status] = {"restore": "restored", "blend": "blended", "pass": "passed"}
+
+Mend = Callable[[list[Image.Image]], list[tuple[Image.Image, Decision]]]
+"""What is done to upright pictures: whole pictures by a stage, or the faces in them."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One file to restore and the file to write."""
+
+    source: Path
+    target: Path
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of a job.
+
+    Attributes
+    ----------
+    source, target : str
+    status : {"restored", "blended", "passed", "skipped", "failed"}
+        ``"passed"``: sharp, so the file was copied as it is; ``"skipped"``: finished before.
+    score : float or None
+        Blur score in pixels, where the restorer gives one; of a table the mean.
+    message : str
+        Why it failed, or what else is to be said.
+    """
+
+    source: str
+    target: str
+    status: Status
+    score: float | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How pictures are written.
+
+    Attributes
+    ----------
+    overwrite : bool
+        Do again what is finished.
+    compare : bool
+        Also write ``NAME-compare.SUFFIX``: before and after side by side.
+    quality : int
+        Of JPEG and lossy WebP, 1 to 100.
+    column : str
+        Column of a Parquet file that holds encoded pictures (bytes, or a struct with ``bytes``).
+    """
+
+    overwrite: bool = False
+    compare: bool = False
+    quality: int = 95
+    column: str = "image"
+
+
+def by_stage(stage: DeblurStage) -> Mend:
+    """Restore whole pictures (aligned crops) with a stage."""
+
+    def mend(pictures: list[Image.Image]) -> list[tuple[Image.Image, Decision]]:
+        restored, decisions = stage(pictures, return_info=True)
+        return list(zip(restored, decisions, strict=True))
+
+    return mend
+
+
+# ------------------------------------------------------------------------------ what goes where
+
+
+def collect(inputs: Sequence[str], out: str | None = None, suffix: str | None = None) -> list[Job]:
+    """Jobs for files, folders and glob patterns.
+
+    Parameters
+    ----------
+    inputs : sequence of str
+        Files are taken whatever their suffix; of folders, and those below, the files with a suffix
+        of :data:`SUFFIXES` or Parquet; a pattern that is no file is expanded (``**`` is any depth).
+    out : str, optional
+        A folder (made if absent), in which names and subfolders stay; or, for a single file, the
+        file to write if it has a picture's suffix and is no folder. Without it results lie beside
+        their sources.
+    suffix : str, optional
+        Put between name and suffix of each result; default ``"-restored"`` without ``out``, else
+        nothing.
+
+    Raises
+    ------
+    InputError
+        If an input is missing, nothing is found, a result would replace a source, or two results
+        would have one name.
+    """
+    if suffix is None:
+        suffix = "" if out else "-restored"
+    if os.sep in suffix or "\0" in suffix:
+        raise InputError(f"The suffix {suffix!r} cannot be part of a file name.", "Use e.g. -restored.")
+    sources = list(_sources(inputs, out))
+    if not sources:
+        raise InputError(
+            f"No pictures in {', '.join(name_of(entry) for entry in inputs)}.",
+            f"Pictures in folders are known by their suffix: {' '.join(sorted(SUFFIXES))} {TABLE_SUFFIX}.",
+        )
+    jobs = [Job(source, _target(source, below, out, suffix, len(sources) == 1)) for source, below in sources]
+    taken: dict[str, Path] = {}
+    for job in jobs:
+        target = os.path.realpath(job.target)
+        if os.path.exists(target) and os.path.realpath(job.source) == target:
+            raise InputError(
+                f"{name_of(job.source)} would be replaced by its result.", "Use another --out, or --suffix."
+            )
+        if target in taken:
+            raise InputError(
+                f"{name_of(taken[target])} and {name_of(job.source)} would both be written to "
+                f"{name_of(job.target)}.",
+                "Give their common folder, which keeps subfolders, or restore them one after the other.",
+            )
+        taken[target] = job.source
+    return jobs
+
+
+def _sources(inputs: Sequence[str], out: str | None) -> Iterator[tuple[Path, Path]]:
+    """Pairs (source, its path below what was named), each source once."""
+    seen: set[str] = set()
+    own = os.path.realpath(out) if out else None
+    for entry in inputs:
+        found: list[tuple[Path, Path]] = []
+        if os.path.isdir(entry):
+            found.extend(_walk(Path(entry), own))
+        elif os.path.lexists(entry):
+            found.append((Path(entry), Path(Path(entry).name)))
+        elif glob.has_magic(entry):
+            for name in sorted(glob.glob(entry, recursive=True)):
+                if os.path.isdir(name):
+                    continue
+                found.append((Path(name), Path(Path(name).name)))
+            if not found:
+                raise InputError(f"Nothing matches {name_of(entry)}.", "Check the pattern.")
+        else:
+            raise InputError(f"{name_of(entry)} does not exist.", "Check the path.")
+        for source, below in found:
+            # Not resolved: a picture and a link to it are two pictures of two names.
+            key = os.path.abspath(source)
+            if key not in seen:
+                seen.add(key)
+                yield source, below
+
+
+def _walk(folder: Path, own: str | None) -> Iterator[tuple[Path, Path]]:
+    for at, folders, names in os.walk(folder):
+        # What was written there before is no input; nor are hidden folders.
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and (own is None or os.path.realpath(os.path.join(at, name)) != own)
+        )
+        for name in sorted(names):
+            path = Path(at, name)
+            if not name.startswith(".") and path.suffix.lower() in SUFFIXES | {TABLE_SUFFIX}:
+                yield path, path.relative_to(folder)
+
+
+def _target(source: Path, below: Path, out: str | None, suffix: str, single: bool) -> Path:
+    name = f"{source.stem}{suffix}{source.suffix}"
+    if out is None:
+        return source.with_name(name)
+    path = Path(out)
+    known = SUFFIXES | {TABLE_SUFFIX}
+    if single and path.suffix.lower() in known and not path.is_dir() and not out.endswith(os.sep):
+        return path
+    return path / below.with_name(name)
+
+
+# -------------------------------------------------------------------------------------- restore
+
+
+def restore_jobs(
+    jobs: Iterable[Job], mend: Mend, options: Options | None = None, *, batch_size: int = 32, workers: int = 2
+) -> Iterator[Outcome]:
+    """Restore files, in batches; decoding and encoding overlap with the restoration.
+
+    Parameters
+    ----------
+    jobs : iterable of Job
+    mend : callable
+        See :func:`by_stage`.
+    options : Options, optional
+    batch_size : int
+        Pictures handed to ``mend`` at once (fewer where they are large).
+    workers : int
+        Threads that decode and encode.
+
+    Yields
+    ------
+    Outcome
+        One a job, in order. What a file causes becomes an outcome, never an exception.
+    """
+    options = options or Options()
+    with ThreadPoolExecutor(workers) as pool:
+        ahead: list[_Task] = []
+        for window in _windows(jobs, batch_size):
+            # The next window is decoded while this one is restored.
+            following = [_start(job, options, pool) for job in window]
+            yield from _restore_window(ahead, mend, options, pool, batch_size)
+            ahead = following
+        yield from _restore_window(ahead, mend, options, pool, batch_size)
+
+
+_Task = tuple[Job, "Future[Image.Image] | Outcome | None"]
+"""A job with its decoded picture to come; its outcome where it has one; nothing for a table."""
+
+
+def _start(job: Job, options: Options, pool: ThreadPoolExecutor) -> _Task:
+    try:
+        if options.overwrite or not job.target.exists():
+            finished = False
+        else:
+            finished = job.target.stat().st_mtime_ns >= job.source.stat().st_mtime_ns
+    except OSError as error:
+        return job, _failed(job, error)
+    if finished:
+        return job, _outcome(job, "skipped")
+    return job, None if _is_table(job) else pool.submit(open_image, job.source)
+
+
+def _is_table(job: Job) -> bool:
+    return job.source.suffix.lower() == TABLE_SUFFIX
+
+
+def _windows(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
+    window: list[Job] = []
+    pixels = 0
+    for job in jobs:
+        more = _pixels(job.source)
+        if window and (len(window) >= size or pixels + more > _WINDOW_PIXELS):
+            yield window
+            window, pixels = [], 0
+        window.append(job)
+        pixels += more
+    if window:
+        yield window
+
+
+def _pixels(source: Path) -> int:
+    try:
+        with Image.open(source) as image:
+            return image.width * image.height
+    except Exception:  # told when the picture is decoded
+        return 0
+
+
+def _restore_window(
+    window: list[_Task],
+    mend: Mend,
+    options: Options,
+    pool: ThreadPoolExecutor,
+    batch_size: int,
+) -> Iterator[Outcome]:
+    outcomes: list[Outcome | Future[Outcome]] = []
+    ready: list[tuple[int, Job, Image.Image]] = []
+    for job, decoded in window:
+        if decoded is None:
+            outcomes.append(_restore_table(job, mend, options, batch_size))
+        elif isinstance(decoded, Outcome):
+            outcomes.append(decoded)
+        else:
+            try:
+                ready.append((len(outcomes), job, decoded.result()))
+                outcomes.append(_outcome(job, "failed"))
+            except (BlurfaceError, OSError) as error:
+                outcomes.append(_failed(job, error))
+    turned = [upright(image) for _, _, image in ready]
+    for (at, job, image), (_, undo), mended in zip(
+        ready, turned, mend_each([picture for picture, _ in turned], mend)
+    ):
+        if isinstance(mended, Exception):
+            outcomes[at] = _failed(job, mended)
+        else:
+            outcomes[at] = pool.submit(_write, job, image, undo, *mended, options)
+    for outcome in outcomes:
+        yield outcome if isinstance(outcome, Outcome) else outcome.result()
+
+
+def mend_each(
+    pictures: list[Image.Image], mend: Mend
+) -> list[tuple[Image.Image, Decision] | BlurfaceError | OSError]:
+    """Mend pictures together, and one by one where one of them cannot be mended."""
+    if not pictures:
+        return []
+    try:
+        return list(mend(pictures))
+    except (BlurfaceError, OSError) as error:
+        if len(pictures) == 1:
+            return [error]
+    return [one for picture in pictures for one in mend_each([picture], mend)]
+
+
+def _write(
+    job: Job,
+    stored: Image.Image,
+    undo: Callable[[Image.Image], Image.Image],
+    restored: Image.Image,
+    decision: Decision,
+    options: Options,
+) -> Outcome:
+    try:
+        job.target.parent.mkdir(parents=True, exist_ok=True)
+        after = undo(restored)
+        same = job.source.suffix.lower() == job.target.suffix.lower()
+        if decision.action == "pass" and same:
+            with replacing(job.target) as temporary:
+                shutil.copyfile(job.source, temporary)
+        else:
+            format = None if same else Image.registered_extensions().get(job.target.suffix.lower())
+            write_image(job.target, after, like=stored, format=format, quality=options.quality)
+        if options.compare:
+            beside = job.target.with_name(f"{job.target.stem}-compare{job.target.suffix}")
+            write_image(beside, side_by_side(upright(stored)[0], restored), quality=options.quality)
+    except (BlurfaceError, OSError) as error:
+        return _failed(job, error)
+    frames = getattr(stored, "n_frames", 1)
+    told = f"only the first of {frames} frames" if frames > 1 and stored.format != "MPO" else ""
+    return _outcome(job, _STATUS[decision.action], decision.score, told)
+
+
+def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
+    """Two pictures of one size on one sheet, four white pixels between them."""
+    mode = "L" if before.mode == after.mode == "L" else "RGB"
+    sheet = Image.new(mode, (before.width + 4 + after.width, before.height), "white")
+    sheet.paste(before.convert(mode), (0, 0))
+    sheet.paste(after.convert(mode), (before.width + 4, 0))
+    return sheet
+
+
+def restore_stream(
+    data: bytes, mend: Mend, *, quality: int = 95, name: str = "<stdin>"
+) -> tuple[bytes, Decision]:
+    """Restore one encoded picture; format, size, orientation tag and profile stay.
+
+    A picture that passes the gate comes back byte for byte.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be decoded or restored.
+    """
+    stream = io.BytesIO(data)
+    stream.name = name
+    stored = open_image(stream)
+    picture, undo = upright(stored)
+    ((restored, decision),) = mend([picture])
+    if decision.action == "pass":
+        return data, decision
+    return encode_image(undo(restored), stored.format or "PNG", like=stored, quality=quality), decision
+
+
+def _outcome(job: Job, status: Status, score: float | None = None, message: str = "") -> Outcome:
+    return Outcome(str(job.source), str(job.target), status, score, message)
+
+
+def _failed(job: Job, error: Exception) -> Outcome:
+    if isinstance(error, BlurfaceError):
+        text = str(error)
+        # Pictures in memory have no name: the stage calls them "Picture 3".
+        if name_of(job.source) not in text and name_of(job.target) not in text:
+            text = f"{name_of(job.source)}: {text}"
+    else:
+        name = getattr(error, "filename", None) or job.target
+        text = f"{name_of(name)}: {getattr(error, 'strerror', None) or error}."
+    return _outcome(job, "failed", message=text)
+
+
+# --------------------------------------------------------------------------------------- tables
+
+
+def _restore_table(job: Job, mend: Mend, options: Options, batch_size: int) -> Outcome:
+    """Restore a Parquet file's pictures, batch by batch; other columns stay.
+
+    Adds the columns ``blur_score`` (pixels), ``blur_action`` and ``blur_error``; a picture that
+    cannot be restored stays as it is and has an error.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    counts = {"restored": 0, "blended": 0, "passed": 0, "failed": 0}
+    total, scored = 0.0, 0
+    try:
+        with pq.ParquetFile(job.source) as table:
+            schema = table.schema_arrow
+            if options.column not in schema.names:
+                raise ImageError(
+                    f"{name_of(job.source)} has no column {options.column!r}.",
+                    f"Name one with --column: {', '.join(schema.names)}.",
+                )
+            place = schema.get_field_index(options.column)
+            added = [("blur_score", pa.float64()), ("blur_action", pa.string()), ("blur_error", pa.string())]
+            for name, _ in added:
+                if name in schema.names:
+                    raise ImageError(f"{name_of(job.source)} already has a column {name!r}.", "Rename it.")
+            for name, kind in added:
+                schema = schema.append(pa.field(name, kind))
+            job.target.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(job.target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
+                for batch in table.iter_batches(batch_size=batch_size):
+                    cells = [_restore_cell(value, mend, options) for value in batch.column(place).to_pylist()]
+                    for _, decision, message in cells:
+                        if decision is None:
+                            counts["failed"] += bool(message)
+                            continue
+                        counts[_STATUS[decision.action]] += 1
+                        if decision.score is not None:
+                            total, scored = total + decision.score, scored + 1
+                    columns = list(batch.columns)
+                    columns[place] = pa.array([cell[0] for cell in cells], schema.field(place).type)
+                    columns.append(pa.array([d.score if d else None for _, d, _ in cells], pa.float64()))
+                    columns.append(pa.array([d.action if d else None for _, d, _ in cells], pa.string()))
+                    columns.append(pa.array([message or None for _, _, message in cells], pa.string()))
+                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+    except (BlurfaceError, OSError, pa.ArrowException) as error:
+        if isinstance(error, pa.ArrowException):
+            error = ImageError(
+                f"{name_of(job.source)} is no usable Parquet file ({error}).", "Write it again."
+            )
+        return _failed(job, error)
+    score = total / scored if scored else None
+    told = ", ".join(f"{count} {status}" for status, count in counts.items() if count)
+    if counts["failed"]:
+        return _outcome(job, "failed", score, f"{name_of(job.source)}: {told}; see its column blur_error.")
+    return _outcome(job, "restored" if counts["restored"] or counts["blended"] else "passed", score, told)
+
+
+def _restore_cell(value: Any, mend: Mend, options: Options) -> tuple[Any, Decision | None, str]:
+    data = value.get("bytes") if isinstance(value, dict) else value
+    if value is None:
+        return None, None, ""
+    if not isinstance(data, bytes):
+        return value, None, f"holds {type(data).__name__}, not an encoded picture."
+    try:
+        restored, decision = restore_stream(data, mend, quality=options.quality, name="picture")
+    except (BlurfaceError, OSError) as error:
+        return value, None, str(error)
+    return ({**value, "bytes": restored} if isinstance(value, dict) else restored), decision, ""

@@ -1,0 +1,131 @@
+"""The same restoration on a Ray cluster: jobs are rows, actors hold the network.
+
+Sources and targets must lie where every node sees them. Targets are written whole or not at all,
+so a node that dies costs only what it was doing, and a run that was cut off is started again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .collection import Job, Mend, Options, Outcome, restore_jobs
+from .errors import InputError, MissingDependencyError
+
+
+class _Actor:
+    """Builds the network once and restores batch after batch of jobs."""
+
+    def __init__(self, build: Callable[[], Mend], options: Options, batch_size: int) -> None:
+        self._mend = build()
+        self._options = options
+        self._batch_size = batch_size
+
+    def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        jobs = [Job(Path(s), Path(t)) for s, t in zip(rows["source"], rows["target"], strict=True)]
+        outcomes = list(restore_jobs(jobs, self._mend, self._options, batch_size=self._batch_size))
+        columns = {
+            name: np.array([getattr(outcome, name) for outcome in outcomes])
+            for name in ("source", "target", "status", "message")
+        }
+        scores = [np.nan if outcome.score is None else outcome.score for outcome in outcomes]
+        return {**columns, "score": np.array(scores, np.float64)}
+
+
+def restore_with_ray(
+    jobs: Sequence[Job],
+    build: Callable[[], Mend],
+    options: Options | None = None,
+    *,
+    batch_size: int = 32,
+    actors: int | None = None,
+    cpus: float = 1,
+    gpus: float = 0,
+    address: str | None = None,
+) -> Iterator[Outcome]:
+    """Restore jobs with Ray Data.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        Absolute paths are made of them, since actors work elsewhere.
+    build : callable
+        Makes what restores; called once in each actor (must pickle).
+    options : Options, optional
+    batch_size : int
+        Jobs handed to an actor at once.
+    actors : int, optional
+        Size of the pool; default as many as the cluster has room for.
+    cpus, gpus : float
+        What one actor takes.
+    address : str, optional
+        Of a running cluster (``"auto"``, ``"ray://host:10001"``); without it the cluster that this
+        process is connected to, else a local one.
+
+    Yields
+    ------
+    Outcome
+        One a job, as they are finished.
+
+    Raises
+    ------
+    MissingDependencyError
+        If Ray is not installed.
+    InputError
+        If the cluster cannot be reached or has no room for an actor.
+    """
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"Ray cannot be imported ({error}).", "Install it with: pip install 'blurface[ray]'."
+        ) from error
+    started = False
+    if not ray.is_initialized():
+        try:
+            ray.init(
+                address=address, log_to_driver=False, include_dashboard=False if address is None else None
+            )
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise InputError(
+                f"The Ray cluster {address or 'on this machine'!r} cannot be reached: {error}",
+                "Check its address, or leave --ray-address out for a local one.",
+            ) from error
+        started = True
+    try:
+        cluster: Any = ray  # its function is not typed
+        total = cluster.cluster_resources()
+        room = int(total.get("CPU", 0) // cpus) if cpus else len(jobs)
+        if gpus:
+            room = min(room, int(total.get("GPU", 0) // gpus))
+        if room < 1:
+            raise InputError(
+                f"The Ray cluster has no room for an actor of {cpus:g} CPUs and {gpus:g} GPUs.",
+                "Ask for less, or add nodes.",
+            )
+        batches = -(-len(jobs) // batch_size)
+        size = max(1, min(actors or room, room, batches))
+        rows = [{"source": str(job.source.absolute()), "target": str(job.target.absolute())} for job in jobs]
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = False
+        # One block a batch, so that every actor has work and a lost one costs one batch.
+        dataset = ray.data.from_items(rows, override_num_blocks=max(1, batches)).map_batches(
+            _Actor,
+            fn_constructor_args=(build, options or Options(), batch_size),
+            batch_size=batch_size,
+            batch_format="numpy",
+            compute=ray.data.ActorPoolStrategy(size=size),
+            num_cpus=cpus,
+            num_gpus=gpus,
+        )
+        for row in dataset.iter_rows():
+            score = None if np.isnan(row["score"]) else float(row["score"])
+            yield Outcome(row["source"], row["target"], row["status"], score, row["message"])
+    finally:
+        if started:
+            ray.shutdown()

@@ -309,8 +309,9 @@ _WHITE = (0.96422, 1.0, 0.82521)
 
 
 def _lab(rgb: Tensor) -> Tensor:
-    """CIE L*a*b* (D50) of (N, 3, H, W) sRGB; values outside [0, 1] continue the formulas."""
-    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4)
+    """CIE L*a*b* (D50) of (N, 3, H, W) sRGB, clipped to [0, 1] first."""
+    rgb = rgb.clamp(0, 1)
+    linear = torch.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     xyz = torch.einsum("ij,njhw->nihw", rgb.new_tensor(_XYZ), linear) / rgb.new_tensor(_WHITE)[:, None, None]
     cube = torch.where(xyz > (6 / 29) ** 3, xyz.clamp_min(1e-9) ** (1 / 3), xyz * (29 / 6) ** 2 / 3 + 4 / 29)
     x, y, z = cube.unbind(1)

@@ -19,8 +19,8 @@ from .errors import BlurfaceError
 COMMANDS: dict[str, tuple[str, str]] = {
     "verify": ("protocols.commands.verify:verify", "Blur, restore and verify a benchmark's pairs; print the table."),
     "demo": ("protocols.commands.demo:demo", "The whole pipeline on one photograph, with nothing to download."),
-    "restore": ("blurface.commands.restore:restore", "Restore pictures: files, folders, globs or standard input."),
-    "train": ("blurface.commands.train:train", "Train a network from a configuration file."),
+    "restore": ("protocols.commands.restore:restore", "Restore pictures: files, folders, globs or standard input."),
+    "train": ("protocols.commands.train:train", "Train a network from a configuration file."),
     "export": ("blurface.commands.export:export", "Export a network to ONNX or OpenVINO."),
     "tables": ("protocols.commands.tables:tables", "Print the paper's tables from finished runs."),
     "figures": ("protocols.commands.figures:figures", "Draw the paper's figures and those beyond it."),

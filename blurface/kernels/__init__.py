@@ -24,7 +24,12 @@ kernel_sets: Registry[KernelSet] = Registry("kernel set", "blurface.kernel_sets"
 
 _HERE = "blurface.kernels"
 for _name, _target, _summary, _source in (
-    ("levin8", f"{_HERE}.files:levin_set", "eight camera-shake kernels, 13 to 27 pixels", "Levin et al. 2009"),
+    (
+        "levin8",
+        f"{_HERE}.files:levin_set",
+        "eight camera-shake kernels, 13 to 27 pixels",
+        "Levin et al. 2009",
+    ),
     ("linear", f"{_HERE}.linear:linear_set", "straight motion; linear:LENGTH,ANGLE", "section 4.5, table 4"),
     ("gp", f"{_HERE}.gaussian_process:gp_set", "random trajectories; gp:N,SEED", "section 3.1, eq. 4"),
     ("defocus", f"{_HERE}.defocus:defocus_set", "disc; defocus:RADIUS", "disc"),

@@ -43,7 +43,9 @@ def check_psf(array: ArrayLike, name: str = "kernel") -> Psf:
     if not np.isfinite(psf).all():
         raise KernelError(f"{name}: it holds NaN or infinite values.", "Check the file it came from.")
     if (psf < 0).any():
-        raise KernelError(f"{name}: it holds negative values.", "A blur kernel is non-negative: clip it first.")
+        raise KernelError(
+            f"{name}: it holds negative values.", "A blur kernel is non-negative: clip it first."
+        )
     total = psf.sum()
     if not total > 0:
         raise KernelError(f"{name}: its sum is zero.", "A blur kernel needs at least one positive value.")

@@ -90,10 +90,15 @@ def render(paths: NDArray[np.float64], size: int) -> NDArray[np.float32]:
     base = np.clip(np.floor(points).astype(np.int64), 0, max(size - 2, 0))
     part = points - base
     owner = np.arange(count)[:, None] * size * size
+    # The trapezoidal rule: the two ends stand for half a step of time each.
+    ends = np.ones(len(where))
+    ends[[0, -1]] = 0.5
     kernels = np.zeros(count * size * size)
     for down in (0, 1):
         for across in (0, 1):
-            weight = (part[..., 0] if down else 1 - part[..., 0]) * (part[..., 1] if across else 1 - part[..., 1])
+            row = part[..., 0] if down else 1 - part[..., 0]
+            column = part[..., 1] if across else 1 - part[..., 1]
+            weight = ends * row * column
             index = owner + (base[..., 0] + down) * size + base[..., 1] + across
             kernels += np.bincount(index.ravel(), weight.ravel(), minlength=kernels.size)
     kernels = kernels.reshape(count, size, size)
@@ -163,7 +168,9 @@ def sample_kernels(
     return render(paths, size)
 
 
-def gp_set(argument: str = "", *, n: int = 8, seed: int = 0, min_size: float = 8, max_size: float = 20) -> KernelSet:
+def gp_set(
+    argument: str = "", *, n: int = 8, seed: int = 0, min_size: float = 8, max_size: float = 20
+) -> KernelSet:
     """``gp`` or ``gp:N,SEED``: N kernels of the paper's training distribution, sizes spread evenly.
 
     Raises

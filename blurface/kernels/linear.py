@@ -9,7 +9,9 @@ from ..errors import KernelError
 from .base import Kernel, KernelSet, Psf
 
 
-def _clip(polygon: list[tuple[float, float]], axis: int, bound: float, sign: float) -> list[tuple[float, float]]:
+def _clip(
+    polygon: list[tuple[float, float]], axis: int, bound: float, sign: float
+) -> list[tuple[float, float]]:
     """Part of a convex polygon where sign * coordinate <= sign * bound (Sutherland-Hodgman)."""
     kept: list[tuple[float, float]] = []
     for start, end in zip(polygon, polygon[1:] + polygon[:1]):
@@ -55,7 +57,9 @@ def linear_psf(length: float, angle: float) -> Psf:
         If the length is below one pixel or not finite.
     """
     if not (np.isfinite(length) and np.isfinite(angle) and length >= 1):
-        raise KernelError(f"A motion of length {length} at {angle} degrees is no kernel.", "Length is 1 or more.")
+        raise KernelError(
+            f"A motion of length {length} at {angle} degrees is no kernel.", "Length is 1 or more."
+        )
     turn = np.deg2rad(angle)
     along = np.array([np.cos(turn), -np.sin(turn)])
     across = np.array([np.sin(turn), np.cos(turn)])
@@ -69,7 +73,9 @@ def linear_psf(length: float, angle: float) -> Psf:
         if not band:
             continue
         for column in range(-half, half + 1):
-            psf[row + half, column + half] = _area(_clip(_clip(band, 0, column - 0.5, -1), 0, column + 0.5, 1))
+            psf[row + half, column + half] = _area(
+                _clip(_clip(band, 0, column - 0.5, -1), 0, column + 0.5, 1)
+            )
     return (psf / psf.sum()).astype(np.float32)
 
 

@@ -1,0 +1,1 @@
+"""Commands of the restoration stage, one a module, imported when called."""

@@ -1,0 +1,117 @@
+"""The paper's network (section 3.3, figure 3; the ablation of table 5)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class SameConv(nn.Conv2d):
+    """Convolution whose output has the input's size, even for even kernels (one more pixel before)."""
+
+    def __init__(self, inputs: int, outputs: int, size: int) -> None:
+        super().__init__(inputs, outputs, size)
+        before = size // 2
+        self.pads = (before, size - 1 - before, before, size - 1 - before)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, inputs, H, W) to (N, outputs, H, W)."""
+        return super().forward(functional.pad(x, self.pads))
+
+
+class Inception(nn.Module):
+    """Residual Inception module: parallel convolutions of several sizes, concatenated, reduced, added.
+
+    Parameters
+    ----------
+    channels : int
+        Of input and output.
+    sizes : sequence of int
+        Kernel sizes (paper: 1, 3, 5, 7, 14).
+    reduction : bool
+        A 1x1 convolution to half the channels before each convolution larger than 1x1; without
+        it the large ones go from ``channels`` to half of them directly (table 5).
+    slope : float
+        Of the leaky ReLU.
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        sizes: Sequence[int] = (1, 3, 5, 7, 14),
+        reduction: bool = True,
+        slope: float = 0.01,
+    ) -> None:
+        super().__init__()
+        half = channels // 2
+        self.slope = slope
+        self.reduce = nn.ModuleList(
+            nn.Conv2d(channels, half, 1) if reduction and size > 1 else nn.Identity() for size in sizes
+        )
+        self.branches = nn.ModuleList(
+            SameConv(half if reduction and size > 1 else channels, half, size) for size in sizes
+        )
+        self.merge = nn.Conv2d(half * len(sizes), channels, 1)
+
+    def responses(self, x: Tensor) -> list[Tensor]:
+        """Output of each branch (figure 4)."""
+        outputs = []
+        for reduce, branch in zip(self.reduce, self.branches):
+            y = x if isinstance(reduce, nn.Identity) else functional.leaky_relu(reduce(x), self.slope)
+            outputs.append(functional.leaky_relu(branch(y), self.slope))
+        return outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        return x + functional.leaky_relu(self.merge(torch.cat(self.responses(x), 1)), self.slope)
+
+
+class DeepDeblurNet(nn.Module):
+    """3x3 convolution to 64 channels, six Inception modules, 1x1 convolution to RGB.
+
+    Parameters
+    ----------
+    channels : int
+        64 in the paper: 1.84 M parameters, 39.5 GFLOP at 112x96.
+    modules : int
+        Six in the paper.
+    sizes : sequence of int
+    reduction : bool
+        See :class:`Inception`.
+    slope : float
+    global_residual : bool
+        Add the blurry input to the output (not in the paper: there the network makes the image).
+    """
+
+    def __init__(
+        self,
+        channels: int = 64,
+        modules: int = 6,
+        sizes: Sequence[int] = (1, 3, 5, 7, 14),
+        reduction: bool = True,
+        slope: float = 0.01,
+        global_residual: bool = False,
+    ) -> None:
+        super().__init__()
+        self.slope, self.global_residual = slope, global_residual
+        self.entry = nn.Conv2d(3, channels, 3, padding=1)
+        self.body = nn.ModuleList(Inception(channels, sizes, reduction, slope) for _ in range(modules))
+        self.head = nn.Conv2d(channels, 3, 1)
+        if global_residual:
+            nn.init.zeros_(self.head.weight)
+            nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def features(self, x: Tensor) -> Tensor:
+        """What the first Inception module sees (N, channels, H, W)."""
+        return functional.leaky_relu(self.entry(x), self.slope)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, 3, H, W) RGB in [0, 1] to the same."""
+        y = self.features(x)
+        for module in self.body:
+            y = module(y)
+        restored: Tensor = self.head(y)
+        return x + restored if self.global_residual else restored

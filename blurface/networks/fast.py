@@ -1,0 +1,349 @@
+"""``fast``: one pass with the blur model inside.
+
+The network alternates two small learned parts with two closed-form ones, all differentiable:
+
+1. a *pass* (a U-Net at a quarter of the resolution) turns the blurry face and its current
+   deconvolutions into a sharper estimate with its edges;
+2. the *quotient*: the least-squares kernel between those edges and the gradients of the blurry
+   face, one division in the Fourier domain;
+3. a *kernel net* cleans the quotient into a kernel (a distribution over 44 x 44 offsets);
+4. a *Wiener layer* deconvolves the blurry face with that kernel under two learned regularisers.
+
+The first pass sees the blurry face only. Steps 2 to 4 and a second pass then run ``loops`` times
+with shared weights: each time a better sharp estimate makes a better kernel. The passes also see
+a deconvolution with the kernel turned by 180 degrees, since the gradients' power spectrum alone
+cannot tell a kernel from its turn. Nothing is iterated to convergence and nothing is tuned at run
+time.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from .fourier import (
+    Spectrum,
+    forward_transform,
+    gradient_energy,
+    inverse_transform,
+    shift_spectrum,
+)
+
+WINDOW = 44
+"""Side of the square of kernel offsets, -22 .. 21."""
+
+EXTENSION = 32
+"""Pixels by which the picture is continued so that its opposite borders meet smoothly."""
+
+
+class Estimate(NamedTuple):
+    """What the network makes of a batch, stage by stage (for losses and for looking).
+
+    Attributes
+    ----------
+    images : list of Tensor
+        Sharp estimates (N, 3, H, W), the result last.
+    kernels : list of Tensor
+        Kernel estimates (N, 1, 44, 44): offsets -22 .. 21, unit sum.
+    deconvolved : list of Tensor
+        Wiener images (N, 6, H, W): two regularisers x RGB, one a kernel.
+    logits : list of Tensor
+        Logarithms of the kernels, up to a constant.
+    """
+
+    images: list[Tensor]
+    kernels: list[Tensor]
+    deconvolved: list[Tensor]
+    logits: list[Tensor]
+
+
+class Residual(nn.Module):
+    """x + conv(relu(conv(relu(x)))), the second convolution zero at first."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape."""
+        y: Tensor = self.second(functional.relu(self.first(functional.relu(x))))
+        return x + y
+
+
+class UNet(nn.Module):
+    """Two scales: residual blocks at the input's, and at half of it."""
+
+    def __init__(self, width: int, deep: int, before: int, below: int, after: int) -> None:
+        super().__init__()
+        self.before = nn.Sequential(*(Residual(width) for _ in range(before)))
+        self.down = nn.Conv2d(width, deep, 2, stride=2)
+        self.below = nn.Sequential(*(Residual(deep) for _ in range(below)))
+        self.up = nn.Conv2d(deep, 4 * width, 1)
+        self.after = nn.Sequential(*(Residual(width) for _ in range(after)))
+
+    def forward(self, x: Tensor, context: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Features (N, width, h, w) and the deep ones (N, deep, h / 2, w / 2).
+
+        ``context`` (N, deep, 1, 1) is added at the deep scale.
+        """
+        skip = self.before(x)
+        deep = self.down(skip)
+        if context is not None:
+            deep = deep + context
+        deep = self.below(deep)
+        return self.after(skip + functional.pixel_shuffle(self.up(functional.relu(deep)), 2)), deep
+
+
+class Pass(nn.Module):
+    """Blurry face, deconvolutions and memory in; sharp estimate, edges and memory out."""
+
+    CHANNELS = 7
+    """Per pixel: RGB residual, gate, edge mask, two edge maps."""
+
+    def __init__(self, images: int, memory: int, width: int, deep: int, blocks: tuple[int, int, int]) -> None:
+        super().__init__()
+        self.entry = nn.Conv2d(images, width, 4, stride=4)
+        self.memory = nn.Conv2d(memory, width, 1) if memory else None
+        self.net = UNet(width, deep, *blocks)
+        self.head = nn.Conv2d(width, 16 * self.CHANNELS, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor, memory: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Per-pixel outputs (N, 7, H, W) and features (N, width, H / 4, W / 4)."""
+        x = self.entry(images)
+        if self.memory is not None and memory is not None:
+            x = x + self.memory(functional.relu(memory))
+        features, _ = self.net(x)
+        return functional.pixel_shuffle(self.head(functional.relu(features)), 4), features
+
+
+class KernelNet(nn.Module):
+    """Quotients and autocorrelations in, a kernel out."""
+
+    def __init__(self, maps: int, memory: int, width: int, deep: int) -> None:
+        super().__init__()
+        self.entry = nn.Conv2d(4 * maps, width, 3, padding=1)
+        self.context = nn.Linear(memory, deep)
+        self.net = UNet(width, deep, 1, 2, 1)
+        self.head = nn.Conv2d(width, 4, 3, padding=1)
+        self.factors = nn.Linear(deep, 2)
+        nn.init.zeros_(self.factors.weight)
+        nn.init.zeros_(self.factors.bias)
+
+    def forward(self, maps: Tensor, memory: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (N, 1, 44, 44) and two log factors (N, 2) for the Wiener regularisers."""
+        context = self.context(memory.mean((2, 3)))[:, :, None, None]
+        features, deep = self.net(self.entry(functional.pixel_unshuffle(maps, 2)), context)
+        logits = functional.pixel_shuffle(self.head(functional.relu(features)), 2)
+        return logits, self.factors(functional.relu(deep).mean((2, 3)))
+
+
+class FastNet(nn.Module):
+    """The default network.
+
+    Parameters
+    ----------
+    width, deep : int
+        Channels at a quarter and an eighth of the resolution.
+    kernel_width, kernel_deep : int
+        Channels of the kernel nets at 22 x 22 and 11 x 11.
+    loops : int
+        How often the kernel is estimated and the face restored with it.
+    own_last : bool
+        The last of these passes has weights of its own instead of the shared ones.
+    matrix_fourier : bool
+        Transforms as matrix products (for export) instead of FFTs.
+
+    Notes
+    -----
+    ``forward`` takes (N, 3, H, W) RGB in [0, 1], any H and W, and returns the same; sizes that are
+    no multiple of 8 are continued by their edge and cut again.
+    """
+
+    def __init__(
+        self,
+        width: int = 64,
+        deep: int = 128,
+        kernel_width: int = 48,
+        kernel_deep: int = 96,
+        loops: int = 2,
+        own_last: bool = False,
+        matrix_fourier: bool = False,
+    ) -> None:
+        super().__init__()
+        self.loops = loops
+        self.matrix_fourier = matrix_fourier
+        self.first = Pass(3, 0, width, deep, (1, 2, 1))
+        self.loop = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1))
+        self.last = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1)) if own_last else None
+        self.kernel = KernelNet(5, width, kernel_width, kernel_deep)
+        # log of (gradient, constant) regularisers of the two Wiener images
+        self.wiener = nn.Parameter(torch.tensor([[-5.5, -7.0], [-3.5, -6.0]]))
+        # log of the quotients' regularisers, relative to the mean power of the edges
+        self.quotient = nn.Parameter(torch.tensor([-3.0, 0.0]))
+        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, x: Tensor, return_kernel: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Restore a batch.
+
+        Parameters
+        ----------
+        x : Tensor
+            (N, 3, H, W) in [0, 1].
+        return_kernel : bool
+            Also return the kernel estimates (N, 43, 43), unit sum, convolution convention.
+        """
+        estimate = self.estimate(x)
+        if not return_kernel:
+            return estimate.images[-1]
+        kernel = estimate.kernels[-1][:, 0, 1:, 1:]
+        return estimate.images[-1], kernel / kernel.sum((1, 2), keepdim=True)
+
+    def estimate(
+        self,
+        blurry: Tensor,
+        kernel: Tensor | None = None,
+        blend: Tensor | None = None,
+        loops: int | None = None,
+    ) -> Estimate:
+        """All intermediate results.
+
+        Parameters
+        ----------
+        blurry : Tensor
+            (N, 3, H, W) in [0, 1].
+        kernel : Tensor, optional
+            True kernels (N, 1, 44, 44) for teacher forcing.
+        blend : Tensor, optional
+            Share (N, 1, 1, 1) of the true kernel in what the Wiener layers use.
+        loops : int, optional
+            Instead of the network's own number.
+        """
+        height, width = blurry.shape[-2:]
+        below, right = -height % 8, -width % 8
+        padded = functional.pad(blurry, (0, right, 0, below), mode="replicate") if below or right else blurry
+        y = padded.float()
+        problem = _Problem(y, self.luma, self.matrix_fourier)
+        outputs, memory = self.first(y - 0.5, None)
+        outputs = outputs.float()
+        image = y + outputs[:, :3]
+        result = Estimate([image], [], [], [])
+        loops = self.loops if loops is None else loops
+        for index in range(loops):
+            maps = problem.kernel_maps(image, outputs[:, 4:], self.quotient)
+            before = WINDOW * result.kernels[-1] if index else torch.zeros_like(maps[:, :1])
+            logits, factors = self.kernel(torch.cat([maps, before], 1), memory)
+            logits, factors = logits.float(), factors.float()
+            estimate = functional.softmax(logits.flatten(1), 1).view_as(logits)
+            result.logits.append(logits)
+            result.kernels.append(estimate)
+            used = estimate if kernel is None or blend is None else estimate + blend * (kernel - estimate)
+            sharp, turned = problem.deconvolve(used, self.wiener[None] + factors[:, None, :])
+            result.deconvolved.append(sharp)
+            images = torch.cat([y - 0.5, sharp - 0.5, turned - 0.5], 1)
+            step = self.last if self.last is not None and index == loops - 1 else self.loop
+            outputs, memory = step(images, memory)
+            outputs = outputs.float()
+            gate = torch.sigmoid(outputs[:, 3:4])
+            image = y + gate * (sharp[:, :3] - y) + outputs[:, :3]
+            result.images.append(image)
+        if below or right:
+            result = result._replace(
+                images=[i[..., :height, :width] for i in result.images],
+                deconvolved=[d[..., :height, :width] for d in result.deconvolved],
+            )
+        return result
+
+
+class _Problem:
+    """The blurry picture's spectra, and the two closed-form steps on them (float32 throughout)."""
+
+    def __init__(self, y: Tensor, luma: Tensor, matrix: bool) -> None:
+        self.y, self.matrix = y, matrix
+        height, width = y.shape[-2:]
+        self.shape = (height, width)
+        # multiples of 16: sizes with small factors, even in both directions
+        self.size = (height + EXTENSION + -height % 16, width + EXTENSION + -width % 16)
+        self.luma = luma
+        device = y.device
+        self.blurry = forward_transform(_continue(y - 0.5, self.size), self.size, matrix=matrix)
+        self.energy = gradient_energy(self.size, device)
+        self.shift = shift_spectrum(self.size, WINDOW // 2, device)
+        gradients = _gradients((y * luma).sum(1, keepdim=True))
+        self.gradients = forward_transform(gradients, self.size, matrix=matrix)
+        power = self.gradients.power().sum(1, keepdim=True)
+        # The autocorrelation and the cepstrum of the gradients: what |K|^2 looks like through a face.
+        log_power = torch.log(power + 1e-3 * power.mean((2, 3), keepdim=True) + 1e-8)
+        both = torch.cat([power, log_power - log_power.mean((2, 3), keepdim=True)], 1)
+        self.correlations = _unit_scale(self._window(Spectrum(both, torch.zeros_like(both))))
+
+    def _window(self, spectrum: Spectrum) -> Tensor:
+        """The 44 x 44 offsets around the origin of a spectrum's image."""
+        back = Spectrum(self.shift.real, -self.shift.imag).times(spectrum)
+        return inverse_transform(back, self.size, (WINDOW, WINDOW), matrix=self.matrix)
+
+    def kernel_maps(self, image: Tensor, edges: Tensor, regulariser: Tensor) -> Tensor:
+        """Two quotients, autocorrelation and cepstrum (N, 4, 44, 44), each of unit RMS."""
+        grey = ((image - 0.5) * self.luma).sum(1, keepdim=True)
+        sharp = torch.sigmoid(edges[:, :1]) * _gradients(grey) + edges[:, 1:]
+        predicted = forward_transform(sharp, self.size, matrix=self.matrix)
+        cross = predicted.conj_times(self.gradients)
+        numerator = Spectrum(cross.real.sum(1, keepdim=True), cross.imag.sum(1, keepdim=True))
+        power = predicted.power().sum(1, keepdim=True)
+        inverse = 1 / (
+            power + regulariser.exp()[None, :, None, None] * (power.mean((2, 3), keepdim=True) + 1e-6)
+        )
+        quotient = self._window(Spectrum(numerator.real * inverse, numerator.imag * inverse))
+        return torch.cat([_unit_scale(quotient), self.correlations], 1)
+
+    def deconvolve(self, kernel: Tensor, log_regularisers: Tensor) -> tuple[Tensor, Tensor]:
+        """Wiener images under two regularisers (N, 6, H, W), and a grey one with the turned kernel."""
+        # offsets start at -22: the shift brings offset 0 to the origin
+        transfer = self.shift.times(forward_transform(kernel, self.size, matrix=self.matrix))
+        weights = log_regularisers.exp()[:, :, :, None, None]
+        inverse = 1 / (transfer.power() + weights[:, :, 0] * self.energy + weights[:, :, 1])
+        straight = transfer.conj_times(self.blurry)
+        blurry = self.blurry
+        grey = Spectrum(
+            (blurry.real * self.luma).sum(1, keepdim=True), (blurry.imag * self.luma).sum(1, keepdim=True)
+        )
+        turned = transfer.times(grey)
+        first, second = inverse[:, :1], inverse[:, 1:]
+        stacked = Spectrum(
+            torch.cat([straight.real * first, straight.real * second, turned.real * second], 1),
+            torch.cat([straight.imag * first, straight.imag * second, turned.imag * second], 1),
+        )
+        images = inverse_transform(stacked, self.size, self.shape, matrix=self.matrix) + 0.5
+        return images[:, :6], images[:, 6:]
+
+
+def _gradients(grey: Tensor) -> Tensor:
+    """Forward differences down and across (N, 2, H, W); zero at the last row and column."""
+    down = functional.pad(grey[..., 1:, :] - grey[..., :-1, :], (0, 0, 0, 1))
+    across = functional.pad(grey[..., :, 1:] - grey[..., :, :-1], (0, 1))
+    return torch.cat([down, across], 1)
+
+
+def _continue(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Continue a picture so that it is periodic: a cosine ramp from its last to its first line."""
+    for dim, total in ((-2, size[0]), (-1, size[1])):
+        length = image.shape[dim]
+        steps = (torch.arange(total - length, device=image.device, dtype=image.dtype) + 0.5) / (
+            total - length
+        )
+        ramp = 0.5 - 0.5 * torch.cos(torch.pi * steps)
+        ramp = ramp[:, None] if dim == -2 else ramp
+        last, first = image.narrow(dim, length - 1, 1), image.narrow(dim, 0, 1)
+        image = torch.cat([image, last + ramp * (first - last)], dim)
+    return image
+
+
+def _unit_scale(maps: Tensor) -> Tensor:
+    return maps * torch.rsqrt(maps.square().mean((2, 3), keepdim=True) + 1e-12)

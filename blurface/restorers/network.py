@@ -1,0 +1,145 @@
+"""Restorers that are one pass of a network."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import InputError
+from ..weights import bf16_is_fast, load_model, model_digest
+from .base import Restorer
+
+TILE = 384
+"""Pictures with a longer side are cut into tiles of this size."""
+
+OVERLAP = 64
+"""Pixels that neighbouring tiles share; they are blended there."""
+
+
+class NetworkRestorer(Restorer):
+    """A published network, or one from a file.
+
+    Parameters
+    ----------
+    weights : str or Path, optional
+        A ``.safetensors`` file that ``blurface train`` wrote, or the name of a packaged model.
+        Default: the packaged model of this restorer's name.
+    device : str or torch.device
+    precision : {"auto", "float32", "bfloat16"}
+        ``"auto"`` takes bfloat16 where the device computes it natively.
+
+    Attributes
+    ----------
+    module : nn.Module
+        ``forward(x)`` maps (N, 3, H, W) in [0, 1] to the same, differentiably.
+    note : dict
+        How the weights were trained.
+    """
+
+    estimates_kernel: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        device: str | torch.device = "cpu",
+        precision: str = "auto",
+    ) -> None:
+        super().__init__(device)
+        if precision not in ("auto", "float32", "bfloat16"):
+            raise InputError(f"precision={precision!r} is unknown.", "Choose auto, float32 or bfloat16.")
+        self.weights = str(weights) if weights is not None else self.name
+        module, self.note = load_model(self.weights)
+        self.module: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.bf16 = bf16_is_fast(self.device) if precision == "auto" else precision == "bfloat16"
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """The precision that the network runs in."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+
+    def _restore(
+        self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        gradients = torch.is_grad_enabled() and batch.requires_grad
+        with nullcontext() if gradients else torch.inference_mode(), self.autocast():
+            if max(batch.shape[-2:]) > TILE:
+                return self._tiled(batch), None
+            batch = batch.contiguous(memory_format=torch.channels_last)
+            if return_kernel and self.estimates_kernel:
+                restored, estimate = self.module(batch, return_kernel=True)
+                return restored.float(), estimate.float()
+            return self.module(batch).float(), None
+
+    def _tiled(self, batch: Tensor) -> Tensor:
+        """Overlapping tiles, blended by weights that fall linearly towards a tile's border."""
+        height, width = batch.shape[-2:]
+        total = torch.zeros_like(batch)
+        weight = batch.new_zeros(1, 1, height, width)
+        for top in _starts(height):
+            for left in _starts(width):
+                tile = batch[..., top : top + TILE, left : left + TILE]
+                restored = self.module(tile.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
+                ramp = _ramp(tile.shape[-2], batch)[:, None] * _ramp(tile.shape[-1], batch)[None, :]
+                total[..., top : top + TILE, left : left + TILE] += restored * ramp
+                weight[..., top : top + TILE, left : left + TILE] += ramp
+        return total / weight
+
+    def options(self) -> dict[str, Any]:
+        """Precision; the weights are part of the fingerprint."""
+        return {"precision": "bfloat16" if self.bf16 else "float32"}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, options, digests of the network's code and weights."""
+        path = inspect.getsourcefile(type(self.module))
+        code = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else "?"
+        return super().fingerprint() | {"network": code, "weights": model_digest(self.weights)}
+
+    def gflop(self, height: int = 112, width: int = 96) -> float:
+        """GFLOP of one image, counted by PyTorch (two per multiply-add; without FFTs)."""
+        from torch.utils.flop_counter import FlopCounterMode
+
+        counter = FlopCounterMode(display=False)
+        with counter, torch.no_grad():
+            self.module(torch.zeros(1, 3, height, width, device=self.device))
+        return float(counter.get_total_flops()) / 1e9
+
+    def parameters(self) -> int:
+        """Trainable parameters."""
+        return sum(p.numel() for p in self.module.parameters())
+
+
+def _starts(length: int) -> list[int]:
+    if length <= TILE:
+        return [0]
+    last = length - TILE
+    count = -(-last // (TILE - OVERLAP))
+    return [round(index * last / count) for index in range(count + 1)]
+
+
+def _ramp(length: int, like: Tensor) -> Tensor:
+    distance = torch.arange(length, device=like.device, dtype=like.dtype)
+    return (torch.minimum(distance, distance.flip(0)) + 1).clamp(max=OVERLAP / 2)
+
+
+class Fast(NetworkRestorer):
+    """Default network: blur model inside, one pass."""
+
+    name = "fast"
+    estimates_kernel = True
+
+
+class Plain(NetworkRestorer):
+    """U-Net without the blur model."""
+
+    name = "plain"
+
+
+class DeepDeblur(NetworkRestorer):
+    """The paper's network."""
+
+    name = "deepdeblur"

@@ -1,0 +1,195 @@
+"""One TOML file a published model: what is trained, on what, how, how long."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import BlurfaceError
+from .losses import LossWeights
+from .pairs import Degradation
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """What changes with the step.
+
+    Attributes
+    ----------
+    steps : int
+        Length of the run. A longer one can go on from any checkpoint before ``decay`` begins.
+    batch_size : int
+        Global, over all processes.
+    optimiser : {"muon", "adamw", "rmsprop"}
+    lr, adam_lr : float
+        Peak learning rates.
+    warmup : int
+        Steps from 0 to the peak.
+    decay : int
+        Last steps, over which the rate falls linearly to zero.
+    halve_on_plateau : int
+        Validations without gain after which the rate is halved (the paper's rule); 0: never.
+    exponential : float
+        Factor on the rate every 1,000 steps (the paper's decay); 1: none.
+    loops : list of (step, loops)
+        From which step on the network runs how many loops.
+    teacher : list of (step, share)
+        Share of the true kernel in the Wiener layers, linear between the points.
+    facial : list of (step, share)
+        Share of the facial weight, linear between the points.
+    facial_share : float
+        Part of each batch that the facial term looks at.
+    ema : float
+        Decay of the weights' moving average, which is what is validated and published.
+    clip : float
+        Gradient norm limit; 0: none.
+    """
+
+    steps: int = 10_000
+    batch_size: int = 16
+    optimiser: str = "muon"
+    lr: float = 2e-3
+    adam_lr: float = 1e-3
+    warmup: int = 100
+    decay: int = 1_000
+    halve_on_plateau: int = 0
+    exponential: float = 1.0
+    loops: tuple[tuple[int, int], ...] = ()
+    teacher: tuple[tuple[int, float], ...] = ()
+    facial: tuple[tuple[int, float], ...] = ()
+    facial_share: float = 0.5
+    ema: float = 0.998
+    clip: float = 0.0
+
+    def rate(self, step: int) -> float:
+        """Factor on the learning rates at a step: warm-up, plateau, linear decay to zero."""
+        up = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        down = min(1.0, (self.steps - step) / self.decay) if self.decay else 1.0
+        return float(up * down * self.exponential ** (step / 1000))
+
+    def loops_at(self, step: int) -> int | None:
+        """Loops at a step; None: the network's own number."""
+        known = [loops for start, loops in self.loops if start <= step]
+        return known[-1] if known else None
+
+    def teacher_at(self, step: int) -> float:
+        """Share of the true kernel at a step."""
+        return interpolate(self.teacher, step)
+
+    def facial_at(self, step: int) -> float:
+        """Share of the facial weight at a step."""
+        return interpolate(self.facial, step)
+
+
+def interpolate(points: tuple[tuple[int, float], ...], step: int) -> float:
+    """Piecewise linear through (step, value) points, constant outside; 0 without points."""
+    if not points:
+        return 0.0
+    if step <= points[0][0]:
+        return float(points[0][1])
+    for (left, low), (right, high) in zip(points, points[1:]):
+        if step <= right:
+            return float(low + (high - low) * (step - left) / (right - left))
+    return float(points[-1][1])
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """A training run.
+
+    Attributes
+    ----------
+    name : str
+        Of the model that comes out.
+    network : str
+        One of ``blurface.networks.NETWORKS``.
+    network_options : dict
+    data : tuple of str
+        Packed files, relative to the data root or absolute.
+    held_out : int
+        Faces, of identities of their own, kept for validation.
+    embedder : str
+        Of the facial loss; empty: none.
+    seed : int
+    schedule, loss, degradation
+    validate_every, sample_every, checkpoint_every : int
+        Steps.
+    teacher_network : str
+        Published model to distil from; empty: none.
+    """
+
+    name: str
+    network: str
+    data: tuple[str, ...]
+    network_options: dict[str, Any] = field(default_factory=dict)
+    held_out: int = 200
+    embedder: str = ""
+    seed: int = 0
+    schedule: Schedule = field(default_factory=Schedule)
+    loss: LossWeights = field(default_factory=LossWeights)
+    degradation: Degradation = field(default_factory=Degradation)
+    validate_every: int = 500
+    sample_every: int = 1_000
+    checkpoint_every: int = 250
+    teacher_network: str = ""
+
+
+def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
+    known = {f.name: f for f in dataclasses.fields(kind)}
+    for name in values:
+        if name not in known:
+            raise BlurfaceError(f"{where}: {name!r} is no setting.", f"Known: {', '.join(known)}.")
+    missing = [
+        n
+        for n, f in known.items()
+        if n not in values and f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    ]
+    if missing:
+        raise BlurfaceError(f"{where}: {', '.join(missing)} must be set.", "Add it to the file.")
+
+    def plain(value: Any) -> Any:
+        return tuple(plain(v) for v in value) if isinstance(value, list) else value
+
+    return kind(**{name: plain(value) for name, value in values.items()})
+
+
+def read_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:
+    """Read a configuration.
+
+    Parameters
+    ----------
+    path : Path
+    overrides : dict, optional
+        Dotted names and values that replace the file's (``{"schedule.steps": 100}``).
+
+    Raises
+    ------
+    BlurfaceError
+        If the file is missing, is not TOML, or has a name that means nothing; the message says
+        which.
+    """
+    try:
+        with open(path, "rb") as file:
+            values = tomllib.load(file)
+    except FileNotFoundError:
+        raise BlurfaceError(f"{path} does not exist.", "Give one of configs/*.toml.") from None
+    except tomllib.TOMLDecodeError as error:
+        raise BlurfaceError(f"{path} is not TOML: {error}.", "Mend that line.") from error
+    for name, value in (overrides or {}).items():
+        *groups, last = name.split(".")
+        inner = values
+        for group in groups:
+            inner = inner.setdefault(group, {})
+        inner[last] = value
+    for section, kind in (("schedule", Schedule), ("loss", LossWeights), ("degradation", Degradation)):
+        values[section] = _build(kind, values.get(section, {}), f"{path} [{section}]")
+    config: TrainConfig = _build(TrainConfig, values, str(path))
+    return config
+
+
+def as_dict(config: TrainConfig) -> dict[str, Any]:
+    """Plain values, for checkpoints and model cards."""
+    return dataclasses.asdict(config)

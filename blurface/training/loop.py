@@ -1,0 +1,440 @@
+"""The training loop: exact resume, moving average, validation, log, samples, several processes."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import csv
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ..errors import WeightsError
+from ..networks import build_network
+from ..networks.fast import Estimate, FastNet
+from ..weights import bf16_is_fast, save_model
+from .config import TrainConfig, as_dict
+from .losses import Embed, restoration_loss
+from .optim import make_optimisers, state_dicts
+from .pack import Faces
+from .pairs import Batch, PairStream, make_pairs
+
+LOG_COLUMNS = (
+    "step", "faces", "seconds", "rate", "loss", "psnr", "blurry_psnr", "psnr_true_kernel", "cosine", "blurry_cosine",
+    "kernel_cosine", "sharp_psnr",
+)  # fmt: skip
+
+
+def estimate_of(network: nn.Module, blurry: Tensor, **options: Any) -> Estimate:
+    """All intermediate results of ``fast``; of another network its result alone."""
+    if isinstance(network, FastNet):
+        return network.estimate(blurry, **options)
+    return Estimate([network(blurry)], [], [], [])
+
+
+def psnr(estimate: Tensor, sharp: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of each image, after rounding to 8 bits."""
+    rounded = (estimate.clamp(0, 1) * 255).round() / 255
+    return -10 * torch.log10((rounded - sharp).square().mean((1, 2, 3)).clamp_min(1e-10))
+
+
+def split_by_identity(faces: Faces, held_out: int, seed: int) -> tuple[Faces, Faces]:
+    """Training and validation faces that share no identity."""
+    order = np.random.default_rng([seed, 4]).permutation(sorted(set(faces.identities)))
+    counts: dict[str, int] = {}
+    for identity in faces.identities:
+        counts[identity] = counts.get(identity, 0) + 1
+    chosen: set[str] = set()
+    total = 0
+    for identity in order:
+        if total >= held_out:
+            break
+        chosen.add(str(identity))
+        total += counts[str(identity)]
+    mask = np.array([identity in chosen for identity in faces.identities])
+    return faces.subset(~mask), faces.subset(mask)
+
+
+@dataclass
+class Group:
+    """The processes of a run (``torchrun`` sets the environment), or one."""
+
+    rank: int = 0
+    size: int = 1
+
+    @classmethod
+    def join(cls, device: torch.device) -> Group:
+        """Join the process group that ``torchrun`` announces."""
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls()
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+        return cls(torch.distributed.get_rank(), size)
+
+    def average(self, network: nn.Module) -> None:
+        """Average the gradients over the processes."""
+        if self.size == 1:
+            return
+        gradients = [p.grad for p in network.parameters() if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self.size
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients])):
+            gradient.copy_(part.view_as(gradient))
+
+    def mean(self, value: float) -> float:
+        """Mean of a number over the processes."""
+        if self.size == 1:
+            return value
+        tensor = torch.tensor(value, dtype=torch.float64)
+        torch.distributed.all_reduce(tensor)
+        return float(tensor) / self.size
+
+
+class Trainer:
+    """One run of a configuration.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    faces : Faces
+        All faces; ``config.held_out`` of them are split off for validation.
+    out : Path
+        Folder of the run: ``checkpoint.pt``, ``stable.pt`` (before the rate falls), ``log.csv``,
+        ``samples/``, ``NAME.safetensors``.
+    embed : callable, optional
+        Differentiable embedder for the facial loss and the validation cosine.
+    device : torch.device or str
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        faces: Faces,
+        out: Path,
+        embed: Embed | None = None,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self.config, self.out, self.embed = config, out, embed
+        self.device = torch.device(device)
+        self.group = Group.join(self.device)
+        self.bf16 = bf16_is_fast(self.device)
+        torch.manual_seed(config.seed)
+        network = build_network(config.network, **config.network_options)
+        self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        schedule = config.schedule
+        self.optimisers = make_optimisers(self.network, schedule.optimiser, schedule.lr, schedule.adam_lr)
+        train, self.held_out = split_by_identity(faces, config.held_out, config.seed)
+        self.stream = PairStream(
+            train,
+            config.degradation,
+            schedule.batch_size // self.group.size,
+            config.seed,
+            self.group.rank,
+            self.group.size,
+        )
+        self.validation = self._validation_pairs()
+        self.step = 0
+        self.seconds = 0.0
+        self.damping = 1.0
+        self.best = -np.inf
+        self.stale = 0
+        self._stop = False
+
+    def _validation_pairs(self) -> list[Batch]:
+        batches = []
+        for start in range(0, len(self.held_out), 40):
+            index = np.arange(start, min(start + 40, len(self.held_out)))
+            rng = np.random.default_rng([self.config.seed, 5, start])
+            batches.append(make_pairs(self.held_out, index, rng, self.config.degradation, augment=False))
+        return batches
+
+    # -- one step ----------------------------------------------------------------------------
+
+    def rate(self) -> float:
+        """Factor on the learning rates at this step."""
+        return self.config.schedule.rate(self.step) * self.damping
+
+    def train_step(self) -> float:
+        """One update; returns the loss (the mean over the processes)."""
+        schedule, step = self.config.schedule, self.step
+        batch = self.stream.batch(step).to(self.device)
+        for optimiser in self.optimisers:
+            for group in optimiser.param_groups:
+                group.setdefault("peak", group["lr"])
+                group["lr"] = group["peak"] * self.rate()
+        options: dict[str, Any] = {}
+        if isinstance(self.network, FastNet):
+            options["loops"] = schedule.loops_at(step)
+            teacher = schedule.teacher_at(step)
+            if teacher > 0:
+                # Each face its own share, so that the passes meet good and bad kernels from the start.
+                rng = np.random.default_rng([self.config.seed, 6, step, self.group.rank])
+                share = teacher if teacher >= 1 else rng.uniform(0, 2 * teacher, len(batch.sharp)).clip(0, 1)
+                blend = torch.as_tensor(share, dtype=torch.float32, device=self.device)
+                options |= {
+                    "kernel": batch.kernels,
+                    "blend": blend.expand(len(batch.sharp)).view(-1, 1, 1, 1),
+                }
+        blurry = batch.blurry.contiguous(memory_format=torch.channels_last)
+        with self._autocast():
+            estimate = estimate_of(self.network, blurry, **options)
+        weight = schedule.facial_at(step)
+        target = None
+        if self.embed is not None and weight > 0:
+            count = max(1, round(schedule.facial_share * len(batch.sharp)))
+            with torch.no_grad():
+                target = functional.normalize(self.embed(batch.sharp[:count]), dim=1)
+        report = restoration_loss(
+            estimate,
+            batch.sharp,
+            batch.kernels,
+            self.config.loss,
+            facial_weight=weight,
+            embed=self.embed,
+            facial_target=target,
+        )
+        report.total.backward()  # type: ignore[no-untyped-call]
+        self.group.average(self.network)
+        if schedule.clip:
+            nn.utils.clip_grad_norm_(self.network.parameters(), schedule.clip)
+        for optimiser in self.optimisers:
+            optimiser.step()
+            optimiser.zero_grad(set_to_none=True)
+        # Early on the average would remember the initial weights: its decay grows with the steps.
+        decay = min(schedule.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for kept, current in zip(self.average.parameters(), self.network.parameters()):
+                kept.lerp_(current, 1 - decay)
+            for kept, current in zip(self.average.buffers(), self.network.buffers()):
+                kept.copy_(current)
+        self.step += 1
+        return self.group.mean(float(report.total.detach()))
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
+    # -- looking -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def validate(self) -> dict[str, float]:
+        """Figures on faces and kernels never trained on, with the averaged weights."""
+        rows: dict[str, list[Tensor]] = {}
+
+        def note(name: str, values: Tensor) -> None:
+            rows.setdefault(name, []).append(values.float().cpu())
+
+        loops = self.config.schedule.loops_at(self.step)
+        options = {"loops": loops} if isinstance(self.average, FastNet) else {}
+        for batch in self.validation:
+            batch = batch.to(self.device)
+            with self._autocast():
+                estimate = estimate_of(self.average, batch.blurry, **options)
+            image = estimate.images[-1].float()
+            note("psnr", psnr(image, batch.sharp))
+            note("blurry_psnr", psnr(batch.blurry, batch.sharp))
+            if estimate.kernels:
+                note("kernel_cosine", functional.cosine_similarity(
+                    estimate.kernels[-1].flatten(1), batch.kernels.flatten(1), dim=1))  # fmt: skip
+            if self.embed is not None:
+                sharp = self.embed(batch.sharp)
+                note("cosine", functional.cosine_similarity(self.embed(image.clamp(0, 1)), sharp, dim=1))
+                note("blurry_cosine", functional.cosine_similarity(self.embed(batch.blurry), sharp, dim=1))
+        batch = self.validation[0].to(self.device)
+        with self._autocast():
+            note(
+                "sharp_psnr",
+                psnr(estimate_of(self.average, batch.sharp, **options).images[-1].float(), batch.sharp),
+            )
+            if isinstance(self.average, FastNet):
+                blend = torch.ones(len(batch.sharp), 1, 1, 1, device=self.device)
+                forced = self.average.estimate(batch.blurry, kernel=batch.kernels, blend=blend, loops=loops)
+                note("psnr_true_kernel", psnr(forced.images[-1].float(), batch.sharp))
+        return {name: float(torch.cat(values).mean()) for name, values in rows.items()}
+
+    @torch.no_grad()
+    def samples(self, path: Path, count: int = 8) -> None:
+        """A picture: blurry, restored, sharp, and true and estimated kernels, one column a face."""
+        from PIL import Image
+
+        batch = self.validation[0].to(self.device)
+        with self._autocast():
+            estimate = estimate_of(self.average, batch.blurry[:count])
+
+        def tile(kernels: Tensor) -> Tensor:
+            shown = kernels / kernels.amax((2, 3), keepdim=True)
+            return functional.pad(shown, (26, 26, 0, 0)).expand(-1, 3, -1, -1)
+
+        rows = [batch.blurry[:count], estimate.images[-1].float().clamp(0, 1), batch.sharp[:count]]
+        if estimate.kernels:
+            rows += [tile(estimate.kernels[-1].float()), tile(batch.kernels[:count])]
+        sheet = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((sheet.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)).save(path)
+
+    # -- keeping -----------------------------------------------------------------------------
+
+    def save(self, name: str = "checkpoint.pt") -> None:
+        """Write everything that a resumed run needs, atomically."""
+        if self.group.rank:
+            return
+        state = {
+            "config": as_dict(self.config),
+            "step": self.step,
+            "seconds": self.seconds,
+            "damping": self.damping,
+            "best": float(self.best),
+            "stale": self.stale,
+            "network": self.network.state_dict(),
+            "average": self.average.state_dict(),
+            "optimisers": state_dicts(self.optimisers),
+        }
+        self.out.mkdir(parents=True, exist_ok=True)
+        temporary = self.out / f".{name}.{os.getpid()}"
+        try:
+            torch.save(state, temporary)
+            os.replace(temporary, self.out / name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def load(self, path: Path, *, weights_only: bool = False) -> None:
+        """Go on from a checkpoint.
+
+        Parameters
+        ----------
+        path : Path
+        weights_only : bool
+            Take the weights and start the schedule anew.
+
+        Raises
+        ------
+        WeightsError
+            If it is damaged or belongs to another network.
+        """
+        try:
+            # torch's own flag of this name: no code in the file is executed
+            state = torch.load(path, map_location=self.device, weights_only=True)
+            self.network.load_state_dict(state["network"])
+            self.average.load_state_dict(state["average"])
+            if weights_only:
+                self.network.load_state_dict(state["average"])
+                return
+            for optimiser, values in zip(self.optimisers, state["optimisers"]):
+                optimiser.load_state_dict(values)
+        except Exception as error:  # torch.load raises many kinds on a damaged file
+            raise WeightsError(
+                f"{path} is damaged or belongs to another network: {str(error).splitlines()[0]}",
+                "Remove it to start anew, or choose another --out.",
+            ) from error
+        # The configuration's peak rates win over the checkpoint's, so that a run can be prolonged
+        # with other ones.
+        schedule = self.config.schedule
+        for optimiser in self.optimisers:
+            beside = schedule.optimiser == "muon" and isinstance(optimiser, torch.optim.AdamW)
+            for group in optimiser.param_groups:
+                group["peak"] = schedule.adam_lr if beside else schedule.lr
+        self.step = int(state["step"])
+        self.seconds = float(state["seconds"])
+        self.damping = float(state["damping"])
+        self.best = float(state["best"])
+        self.stale = int(state["stale"])
+
+    def publish(self, path: Path, note: dict[str, Any] | None = None) -> None:
+        """Write the averaged weights as a model."""
+        if self.group.rank:
+            return
+        options = dict(self.config.network_options)
+        loops = self.config.schedule.loops_at(self.step)
+        if isinstance(self.average, FastNet) and loops is not None:
+            options["loops"] = loops
+        faces = self.step * self.config.schedule.batch_size
+        account = {
+            "config": as_dict(self.config),
+            "step": self.step,
+            "faces": faces,
+            "seconds": round(self.seconds),
+        }
+        save_model(path, self.average.state_dict(), self.config.network, options, account | (note or {}))
+
+    def _log(self, row: dict[str, float]) -> None:
+        if self.group.rank:
+            return
+        path = self.out / "log.csv"
+        fresh = not path.exists()
+        self.out.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", newline="") as file:
+            writer = csv.DictWriter(file, LOG_COLUMNS, restval="", extrasaction="ignore")
+            if fresh:
+                writer.writeheader()
+            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
+
+    # -- the run -----------------------------------------------------------------------------
+
+    def run(self) -> Iterator[dict[str, float]]:
+        """Train to the end, or to the first interrupt; yields every step's figures.
+
+        The first Ctrl-C or SIGTERM saves and stops; a second one interrupts at once.
+        """
+        schedule, config = self.config.schedule, self.config
+        handlers = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
+        started = time.monotonic() - self.seconds
+        try:
+            while self.step < schedule.steps and not self._agreed_to_stop():
+                loss = self.train_step()
+                self.seconds = time.monotonic() - started
+                row = {"step": self.step, "faces": self.step * schedule.batch_size, "seconds": self.seconds,
+                       "rate": self.rate(), "loss": loss}  # fmt: skip
+                last = self.step == schedule.steps
+                if self.step % config.validate_every == 0 or last:
+                    row |= self.validate()
+                    self._log(row)
+                    self._watch_plateau(row["psnr"])
+                if self.step == schedule.steps - schedule.decay:
+                    self.save("stable.pt")
+                if self.step % config.sample_every == 0 and not self.group.rank:
+                    self.samples(self.out / "samples" / f"{self.step:07d}.png")
+                if self.step % config.checkpoint_every == 0 or last:
+                    self.save()
+                    self.publish(self.out / f"{config.name}.safetensors")
+                yield row
+            if self._stop:
+                self.save()
+                self.publish(self.out / f"{config.name}.safetensors")
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+
+    def _agreed_to_stop(self) -> bool:
+        """Whether any process was interrupted: all stop at the same step, or some would wait forever."""
+        self._stop = self.group.mean(float(self._stop)) > 0
+        return self._stop
+
+    def _watch_plateau(self, value: float) -> None:
+        if value > self.best + 0.01:
+            self.best, self.stale = value, 0
+            return
+        self.stale += 1
+        limit = self.config.schedule.halve_on_plateau
+        if limit and self.stale >= limit:
+            self.damping, self.stale = self.damping / 2, 0
+
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        if self._stop:
+            raise KeyboardInterrupt
+        self.stop()
+
+    def stop(self) -> None:
+        """Save and end the run after the current step."""
+        self._stop = True

@@ -1,0 +1,170 @@
+"""Where training faces come from: packed files, folders, WebDataset tars, RecordIO files."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ..errors import DataError
+from ..images import read_rgb
+from .pack import FACE, Faces, read_pack
+
+RECORD_MAGIC = 0xCED7230A
+"""First word of every RecordIO record."""
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
+
+
+def read_faces(paths: Sequence[Path]) -> Faces:
+    """Decode faces from one or more sources into memory, cut to the window that all of them have.
+
+    Raises
+    ------
+    DataError
+        If a source is of no known kind, is damaged or holds no face.
+    """
+    parts = [_read(path) for path in paths]
+    if not parts:
+        raise DataError("No training faces were named.", "Give --data or the configuration's data.")
+    top = min(part.corner[0] for part in parts)
+    left = min(part.corner[1] for part in parts)
+    below = min(part.pictures.shape[1] - part.corner[0] for part in parts)
+    right = min(part.pictures.shape[2] - part.corner[1] for part in parts)
+    pictures = np.concatenate(
+        [
+            part.pictures[
+                :,
+                part.corner[0] - top : part.corner[0] + below,
+                part.corner[1] - left : part.corner[1] + right,
+            ]
+            for part in parts
+        ]
+    )
+    # Two sources may call two people by the same name.
+    several = len(parts) > 1
+    identities = [
+        f"{path.name}/{identity}" if several else identity
+        for path, part in zip(paths, parts)
+        for identity in part.identities
+    ]
+    names = [name for part in parts for name in part.names]
+    return Faces(
+        pictures, (top, left), names, identities, {path.name: p.note for path, p in zip(paths, parts)}
+    )
+
+
+def _read(path: Path) -> Faces:
+    if path.is_dir():
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        return _collect(path, ((p.name, p.parent.name, read_rgb(p)) for p in files))
+    if path.suffix == ".parquet":
+        return read_pack(path)
+    if path.suffix == ".tar":
+        return _collect(path, read_webdataset(path))
+    if path.suffix == ".rec":
+        return _collect(path, read_recordio(path))
+    raise DataError(f"{path} is no source of faces.", "Expected a folder, .parquet, .tar or .rec.")
+
+
+def _collect(path: Path, items: Iterator[tuple[str, str, NDArray[np.uint8]]]) -> Faces:
+    pictures, names, identities = [], [], []
+    corner: tuple[int, int] | None = None
+    for name, identity, pixels in items:
+        # 112x112 crops of the ArcFace template hold the 112x96 face in columns 8 to 103.
+        down, across = pixels.shape[0] - FACE[0], pixels.shape[1] - FACE[1]
+        if down < 0 or across < 0:
+            raise DataError(
+                f"{path}: {name} is {pixels.shape[1]}x{pixels.shape[0]}.", "Faces are 96x112 or larger."
+            )
+        here = (down // 2, across // 2)
+        if corner is None:
+            corner = here
+        if here != corner or (pictures and pixels.shape != pictures[0].shape):
+            raise DataError(
+                f"{path}: {name} has another size than the pictures before it.", "Align all alike."
+            )
+        pictures.append(pixels)
+        names.append(name)
+        identities.append(identity)
+    if corner is None:
+        raise DataError(f"{path} holds no face.", f"Expected pictures ({', '.join(SUFFIXES)}).")
+    return Faces(np.stack(pictures), corner, names, identities)
+
+
+def _decode(path: Path, name: str, data: bytes) -> NDArray[np.uint8]:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB"))
+    except Exception as error:  # Pillow raises many kinds on broken data
+        raise DataError(
+            f"{path}: {name} cannot be decoded: {error}.", "Remove it from the archive."
+        ) from error
+
+
+def read_webdataset(path: Path) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
+    """Faces of a WebDataset shard: ``KEY.jpg`` with the identity in ``KEY.cls`` or in KEY's folder."""
+    try:
+        with tarfile.open(path) as archive:
+            held: dict[str, dict[str, bytes]] = {}
+            for member in archive:
+                stem, dot, suffix = member.name.rpartition(".")
+                stream = archive.extractfile(member) if member.isfile() and dot else None
+                if stream is None:
+                    continue
+                # The parts of a sample follow each other: at a new key the last one is complete.
+                if stem not in held and held:
+                    yield from _sample(path, held)
+                    held.clear()
+                held.setdefault(stem, {})[suffix.lower()] = stream.read()
+            yield from _sample(path, held)
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise DataError(f"{path} is no complete tar file: {error}.", "Get it again.") from error
+
+
+def _sample(path: Path, held: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
+    for stem, parts in held.items():
+        for suffix, data in parts.items():
+            if f".{suffix}" in SUFFIXES:
+                identity = parts["cls"].decode().strip() if "cls" in parts else stem.rpartition("/")[0]
+                yield stem, identity, _decode(path, stem, data)
+
+
+def read_recordio(path: Path) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
+    """Faces of an MXNet RecordIO file, in which CASIA-WebFace is passed around (``train.rec``).
+
+    A record is a magic word, a length, then a header (flag, label, id, id2) and the picture's
+    bytes; records without a picture (the identity index at the start and the end) are skipped.
+
+    Raises
+    ------
+    DataError
+        If the file does not begin with a record or ends inside one.
+    """
+    with open(path, "rb") as file:
+        number = 0
+        while head := file.read(8):
+            if len(head) < 8:
+                raise DataError(f"{path} ends inside record {number}.", "Get it again.")
+            magic, word = struct.unpack("<II", head)
+            if magic != RECORD_MAGIC:
+                raise DataError(f"{path}: record {number} does not begin as one.", "Is it a RecordIO file?")
+            length = word & 0x1FFFFFFF
+            data = file.read(length)
+            file.read(-length % 4)
+            if len(data) < length or length < 24:
+                raise DataError(f"{path} ends inside record {number}.", "Get it again.")
+            flag, label = struct.unpack("<If", data[:8])
+            payload = data[24:]
+            if flag > 0:  # the label is an array of `flag` floats in front of the picture
+                label = struct.unpack("<f", payload[:4])[0] if len(payload) >= 4 else label
+                payload = payload[4 * flag :]
+            if payload[:2] in (b"\xff\xd8", b"\x89P"):
+                yield f"record {number}", str(int(label)), _decode(path, f"record {number}", payload)
+            number += 1

@@ -1,0 +1,170 @@
+"""Our own networks' weights: safetensors files that say which network they belong to.
+
+A published model is ``blurface/weights/NAME.safetensors`` with a model card ``NAME.md`` and, where
+calibrated, a sidecar ``NAME.json`` (gate thresholds). The file's metadata name the network and its
+options, so that loading needs neither a configuration nor code from the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .errors import UnknownNameError, WeightsError
+from .networks import build_network
+
+FOLDER = Path(__file__).parent / "weights"
+
+FORMAT = "1"
+
+
+def list_models() -> list[str]:
+    """Names of the models in the package."""
+    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
+
+
+def model_path(name: str | Path) -> Path:
+    """File of a packaged model, or the path itself if it ends in ``.safetensors``.
+
+    Raises
+    ------
+    UnknownNameError
+        If the package has no such model.
+    """
+    path = Path(name)
+    if path.suffix == ".safetensors":
+        return path
+    path = FOLDER / f"{name}.safetensors"
+    if not path.exists():
+        known = ", ".join(list_models()) or "none yet"
+        raise UnknownNameError(
+            f"The package holds no weights called {str(name)!r}.",
+            f"Packaged: {known}. Train them with: blurface train --config configs/{name}.toml.",
+        )
+    return path
+
+
+def save_model(
+    path: Path, state: dict[str, Tensor], network: str, options: dict[str, Any], note: dict[str, Any]
+) -> None:
+    """Write a model atomically.
+
+    Parameters
+    ----------
+    path : Path
+    state : dict
+        The network's state dictionary.
+    network : str
+        Name in ``blurface.networks.NETWORKS``.
+    options : dict
+        Its constructor's options.
+    note : dict
+        How it was trained.
+    """
+    from safetensors.torch import save_file
+
+    metadata = {
+        "format": "pt",
+        "blurface": FORMAT,
+        "network": network,
+        "options": json.dumps(options, sort_keys=True),
+        "note": json.dumps(note, sort_keys=True),
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+        save_file(tensors, temporary, metadata)
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """Build a network and load its weights.
+
+    Parameters
+    ----------
+    name : str or Path
+        A packaged model's name, or a ``.safetensors`` file.
+
+    Returns
+    -------
+    (nn.Module, dict)
+        The network in evaluation mode, and its note.
+
+    Raises
+    ------
+    UnknownNameError
+        If the package has no such model.
+    WeightsError
+        If the file is not a blurface model, is damaged, or does not fit its network.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = model_path(name)
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+    except FileNotFoundError:
+        raise WeightsError(f"{path} does not exist.", "Check the path.") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is no safetensors file or is damaged: {error}.", "Get or train it again."
+        ) from error
+    if "network" not in metadata:
+        raise WeightsError(
+            f"{path} does not say which network it belongs to.", "Expected a file that blurface train wrote."
+        )
+    try:
+        network = build_network(metadata["network"], **json.loads(metadata.get("options", "{}")))
+        network.load_state_dict({key: value.float() for key, value in state.items()})
+    except (UnknownNameError, TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(
+            f"{path} does not fit the network {metadata['network']!r}: {str(error).splitlines()[0]}",
+            "It may come from another version of blurface.",
+        ) from error
+    return network.eval().requires_grad_(False), json.loads(metadata.get("note", "{}"))
+
+
+@lru_cache(maxsize=32)
+def _digest(path: Path, size: int, changed: int) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def model_digest(name: str | Path) -> str:
+    """SHA-256 of a model's file."""
+    path = model_path(name)
+    stat = path.stat()
+    return _digest(path, stat.st_size, stat.st_mtime_ns)
+
+
+def sidecar(name: str) -> dict[str, Any]:
+    """Contents of a packaged model's JSON sidecar; empty if there is none."""
+    path = FOLDER / f"{name}.json"
+    if not path.exists():
+        return {}
+    values: dict[str, Any] = json.loads(path.read_text())
+    return values
+
+
+def bf16_is_fast(device: torch.device | str = "cpu") -> bool:
+    """Whether bfloat16 convolutions run natively there (else they are emulated, and very slow)."""
+    device = torch.device(device)
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    if device.type != "cpu":
+        return False
+    try:
+        features = torch.cpu.get_capabilities()
+    except AttributeError:
+        return False
+    return bool(features.get("avx512_bf16") or features.get("amx_bf16") or features.get("bf16"))

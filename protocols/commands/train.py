@@ -1,0 +1,172 @@
+"""``blurface train``: train a network from a configuration file."""
+
+from __future__ import annotations
+
+import ast
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from blurface.errors import BlurfaceError, DataError
+
+
+def parse_override(text: str) -> tuple[str, Any]:
+    """``name=value`` with a Python literal, or a plain word.
+
+    Raises
+    ------
+    BlurfaceError
+        If there is no equals sign.
+    """
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise BlurfaceError(f"--set {text} is not understood.", "Write --set schedule.steps=1000.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def find_data(name: str, data_root: Path | None) -> Path:
+    """A packed file by its path, or under a data root or the cache.
+
+    Raises
+    ------
+    DataError
+        If it is nowhere.
+    """
+    from blurface import assets
+
+    places = [
+        Path(name),
+        *(root / name for root in assets.data_roots(data_root)),
+        assets.cache_folder() / name,
+    ]
+    for place in places:
+        if place.exists():
+            return place
+    raise DataError(
+        f"The training faces {name} were not found (looked in {', '.join(str(p.parent) for p in places)}).",
+        "Make the file with blurface data pack, or name yours with --data.",
+    )
+
+
+@click.command()
+@click.option("--config", "config_path", required=True, type=click.Path(path_type=Path, dir_okay=False))
+@click.option(
+    "--out", type=click.Path(path_type=Path, file_okay=False), help="Folder of the run [runs/NAME]."
+)
+@click.option(
+    "--data",
+    multiple=True,
+    help="Faces: packed file, folder, WebDataset tar or RecordIO (replaces the configuration's).",
+)
+@click.option("--data-root", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Change a setting, e.g. schedule.steps=9000.",
+)
+@click.option(
+    "--init",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Start from the weights of this checkpoint, with the schedule anew.",
+)
+@click.option("--fresh", is_flag=True, help="Start anew even if the folder holds a checkpoint.")
+@click.option("--stop-after", type=float, metavar="MINUTES", help="Save and stop after this time.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--threads", type=int, help="Threads of the CPU to use [all].")
+def train(
+    config_path: Path,
+    out: Path | None,
+    data: tuple[str, ...],
+    data_root: Path | None,
+    overrides: tuple[str, ...],
+    init: Path | None,
+    fresh: bool,
+    stop_after: float | None,
+    device: str,
+    threads: int | None,
+) -> None:
+    """Train a network. A folder that holds a checkpoint is resumed, exactly.
+
+    Several GPUs or machines: torchrun --nproc-per-node N -m blurface train ...
+    """
+    import torch
+    from rich.console import Console
+
+    from blurface.training.config import read_config
+    from blurface.training.loop import Trainer
+    from blurface.training.sources import read_faces
+
+    if threads:
+        torch.set_num_threads(threads)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and "LOCAL_RANK" in os.environ:
+        device = f"cuda:{os.environ['LOCAL_RANK']}"
+    config = read_config(config_path, dict(parse_override(text) for text in overrides))
+    out = out or Path("runs") / config.name
+    console = Console(stderr=True)
+    faces = read_faces([find_data(name, data_root) for name in data or config.data])
+    embed = None
+    if config.embedder:
+        from blurface.training.facial import frozen_embedder
+        from verification import create_embedder
+
+        module = create_embedder(config.embedder, data_root=data_root, device=device).module
+        if module is None:
+            raise BlurfaceError(
+                f"The verifier {config.embedder!r} is not differentiable.", "Choose mobilefacenet."
+            )
+        embed = frozen_embedder(module)
+    trainer = Trainer(config, faces, out, embed, device)
+    checkpoint = out / "checkpoint.pt"
+    if checkpoint.exists() and not fresh:
+        trainer.load(checkpoint)
+        console.print(f"{checkpoint}: going on at step {trainer.step}.")
+    elif init:
+        trainer.load(init, weights_only=True)
+    quiet = trainer.group.rank > 0
+    parameters = sum(p.numel() for p in trainer.network.parameters())
+    if not quiet:
+        console.print(
+            f"{config.name}: {parameters / 1e6:.2f} M parameters, {len(trainer.stream.faces)} faces, "
+            f"{len(trainer.held_out)} held out, {config.schedule.steps} steps of {config.schedule.batch_size}, "
+            f"{'bfloat16' if trainer.bf16 else 'float32'}, {torch.get_num_threads()} threads."
+        )
+    started, first = time.monotonic(), trainer.step
+    shown = started
+    for row in trainer.run():
+        now = time.monotonic()
+        if not quiet and ("psnr" in row or now - shown > 20):
+            shown = now
+            speed = (row["step"] - first) / (now - started)
+            left = (config.schedule.steps - row["step"]) / speed / 60
+            figures = "  ".join(
+                f"{name} {row[name]:.4g}"
+                for name in (
+                    "loss",
+                    "psnr",
+                    "blurry_psnr",
+                    "psnr_true_kernel",
+                    "cosine",
+                    "kernel_cosine",
+                    "sharp_psnr",
+                )
+                if name in row
+            )
+            console.print(
+                f"step {row['step']:>6.0f}  {speed * config.schedule.batch_size:.1f} faces/s  "
+                f"{left:.0f} min left  {figures}",
+                highlight=False,
+            )
+        if stop_after and now - started > 60 * stop_after:
+            trainer.stop()
+    if not quiet:
+        click.echo(str(out / f"{config.name}.safetensors"))

@@ -610,9 +610,23 @@ def _locked(path: Path) -> Iterator[None]:
     """Hold a lock file, so that two programs do not write the same partial download."""
     import filelock
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(path):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path)
+        lock.acquire()
+    except OSError as error:
+        raise _unwritable(path, error) from error
+    try:
         yield
+    finally:
+        lock.release()
+
+
+def _unwritable(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path} cannot be written: {error.strerror or error}.",
+        "Free some space, or name another folder with BLURFACE_CACHE.",
+    )
 
 
 def _download(asset: Asset, file: RemoteFile, root: Path, progress: bool) -> None:
@@ -748,16 +762,17 @@ class _Resuming:
             return ""
 
     def _write(self, response: Any, start: int, total: int | None) -> None:
-        with self.part.open("ab" if start else "wb") as out, self._bar(start, total) as advance:
-            for chunk in response.iter_content(_CHUNK):
-                try:
+        import requests
+
+        try:
+            with self.part.open("ab" if start else "wb") as out, self._bar(start, total) as advance:
+                for chunk in response.iter_content(_CHUNK):
                     out.write(chunk)
-                except OSError as error:
-                    raise DataError(
-                        f"{self.part} cannot be written: {error.strerror}.",
-                        "Free some space, or name another folder with BLURFACE_CACHE.",
-                    ) from error
-                advance(len(chunk))
+                    advance(len(chunk))
+        except requests.exceptions.RequestException:  # an OSError too, but the network's
+            raise
+        except OSError as error:
+            raise _unwritable(self.part, error) from error
 
     @contextlib.contextmanager
     def _bar(self, start: int, total: int | None) -> Iterator[Callable[[int], object]]:
@@ -935,7 +950,8 @@ def clear(name: str) -> list[Path]:
 
 CACHE_PARTS = {
     "cells": "finished cells of runs: face embeddings and measurements",
-    "landmarks": "where faces lie in photographs",
+    "faces": "aligned faces and where they lie in their photographs",
+    "landmarks": "where faces lie in their photographs",
     "weights": "checkpoints converted to safetensors",
     "data": "downloaded data sets and weights",
 }

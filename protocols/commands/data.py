@@ -152,7 +152,7 @@ def check(names: tuple[str, ...], decode: bool, data_root: Path | None, format_:
             continue
         if result.path is not None and name in _CONTENTS:
             try:
-                detail = _contents(_CONTENTS[name](data_root, result.path), decode)
+                detail = _contents(_CONTENTS[name](data_root, result.path), result.path, decode)
             except BlurfaceError as error:
                 status, detail = "damaged", str(error)
         rows.append({"name": name, "status": status, "path": str(result.path or ""), "detail": detail})
@@ -184,7 +184,7 @@ _CONTENTS: dict[str, Callable[[Path | None, Path], Protocol]] = {
 }
 
 
-def _contents(protocol: Protocol, decode: bool) -> str:
+def _contents(protocol: Protocol, root: Path, decode: bool) -> str:
     """What was found of a protocol's pictures, in a sentence; raises where one is missing or broken."""
     images = protocol.pairs.images
     if decode:
@@ -196,16 +196,15 @@ def _contents(protocol: Protocol, decode: bool) -> str:
             raise DataError(f"{protocol.path(empty[0])} is empty ({len(empty)} such).", "Get them again.")
     how = "decoded" if decode else "present"
     text = f"{len(protocol.pairs):,} pairs in {protocol.pairs.folds} folds, {len(images):,} pictures {how}"
-    return text + "".join(f"; {line}" for line in _lists(protocol))
+    return text + "".join(f"; {line}" for line in _lists(protocol, root))
 
 
-def _lists(protocol: Protocol) -> Iterator[str]:
+def _lists(protocol: Protocol, root: Path) -> Iterator[str]:
     """FaceScrub's official lists, where they lie beside the pictures, compared with the files."""
     if protocol.name != "facescrub":
         return
     from protocols.datasets.facescrub import check_list, read_list
 
-    root = protocol.path(protocol.pairs.images[0]).parent.parent
     for folder in (root, root.parent):
         if files := sorted(folder.glob("facescrub_act*.txt")):
             wrong: list[BlurfaceError] = []

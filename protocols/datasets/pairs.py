@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import os
 import random
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -323,14 +322,10 @@ def format_pairs(lines: Sequence[PairLine], folds: int) -> str:
 
 def write_pairs(path: Path, lines: Sequence[PairLine], folds: int) -> None:
     """Write a pair list in LFW's format, atomically."""
-    text = format_pairs(lines, folds)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, beside = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        os.chmod(beside, 0o644)
+        beside.write_text(format_pairs(lines, folds), encoding="utf-8", newline="\n")
         os.replace(beside, path)
-    except BaseException:
-        Path(beside).unlink(missing_ok=True)
-        raise
+    finally:
+        beside.unlink(missing_ok=True)

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import io
+import signal
 import stat
+import subprocess
+import sys
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -34,6 +39,7 @@ class Server(ThreadingHTTPServer):
         self.ranges = True
         self.etag = '"one"'
         self.cuts: list[int] = []  # bytes after which the next answers break off
+        self.hang = threading.Event()  # set: an answer that is cut waits for the client to go first
         self.location = ""
         self.seen: list[tuple[str, str]] = []  # path and Range header of each request
 
@@ -78,6 +84,8 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(server.content[start:end])
         if end < total:
             self.wfile.flush()
+            if server.hang.is_set():
+                self.rfile.read(1)
             self.connection.close()
 
     def log_message(self, *args: Any) -> None:
@@ -99,7 +107,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("BLURFACE_DATA", raising=False)
-    monkeypatch.setattr(assets.time, "sleep", lambda seconds: None)
+    monkeypatch.setattr("blurface.assets.time.sleep", lambda seconds: None)
     return tmp_path / "cache" / "data"
 
 
@@ -237,7 +245,7 @@ def test_a_failing_server_is_asked_again(
     def recover(seconds: float) -> None:
         server.status = 200
 
-    monkeypatch.setattr(assets.time, "sleep", recover)
+    monkeypatch.setattr("blurface.assets.time.sleep", recover)
     assert assets.fetch(offer(monkeypatch, server.url), progress=False).read_bytes() == CONTENT
     assert len(server.seen) == 2
 
@@ -297,6 +305,54 @@ def test_the_progress_bar_goes_to_standard_error(
     out, err = capsys.readouterr()
     assert out == ""
     assert "thing" in err
+
+
+def test_a_killed_program_loses_nothing(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    server.cuts = [1_000_000]
+    server.hang.set()
+    code = f"""
+from blurface import assets
+file = assets.RemoteFile({server.url!r}, "weights/file.bin", {SHA!r}, "this test")
+assets.ASSETS["thing"] = assets.Asset("thing", "weights", "", "", ("weights/file.bin",), "", files=(file,))
+assets.fetch("thing", progress=False)
+"""
+    program = subprocess.Popen([sys.executable, "-c", code])
+    part = cache / ".downloads/weights-file.bin.part"
+    deadline = time.monotonic() + 60
+    while not (part.exists() and part.stat().st_size) and time.monotonic() < deadline:
+        threading.Event().wait(0.02)
+    program.send_signal(signal.SIGKILL)
+    program.wait()
+    kept = part.stat().st_size
+    assert 0 < kept <= 1_000_000
+    assert not (cache / "weights/file.bin").exists()
+    assert assets.fetch(offer(monkeypatch, server.url), progress=False).read_bytes() == CONTENT
+    assert server.seen[-1][1] == f"bytes={kept}-"
+
+
+def test_two_at_once_download_once(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = offer(monkeypatch, server.url)
+    with ThreadPoolExecutor(2) as pool:
+        paths = list(pool.map(lambda _: assets.fetch(name, progress=False), range(2)))
+    assert paths[0] == paths[1]
+    assert len(server.seen) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = cache / ".downloads/weights-file.bin.part"
+    part.parent.mkdir(parents=True)
+    part.symlink_to("/dev/full")
+    with pytest.raises(DataError, match=r"No space left on device.*BLURFACE_CACHE"):
+        assets.fetch(offer(monkeypatch, server.url), progress=False)
+
+
+def test_a_cache_that_cannot_be_made(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path / "file/cache"))
+    with pytest.raises(DataError, match="BLURFACE_CACHE"):
+        assets.fetch(offer(monkeypatch, server.url), progress=False)
+    assert server.seen == []
 
 
 # ------------------------------------------------------------------------------------ archives

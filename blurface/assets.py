@@ -952,10 +952,13 @@ CACHE_PARTS = {
     "cells": "finished cells of runs: face embeddings and measurements",
     "faces": "aligned faces and where they lie in their photographs",
     "landmarks": "where faces lie in their photographs",
-    "weights": "checkpoints converted to safetensors",
+    "exports": "networks exported for other runtimes",
     "data": "downloaded data sets and weights",
 }
-"""Folders that blurface makes in :func:`cache_folder`, and what they hold."""
+"""Folders that blurface makes in :func:`cache_folder` and can make again, and what they hold.
+
+Runs of the training program are not among them.
+"""
 
 
 def clear_cache(part: str) -> Path | None:

@@ -13,6 +13,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -128,14 +130,22 @@ class Gate:
 
     @classmethod
     def of_weights(cls, name: str) -> Gate | None:
-        """The gate calibrated for the packaged weights ``name``; None where there is none.
+        """The gate calibrated for weights; None where there is none.
+
+        Parameters
+        ----------
+        name : str
+            Of packaged weights, or the path of a ``.safetensors`` file, whose card lies beside it.
 
         Raises
         ------
         WeightsError
             If the card is not JSON or its gate malformed.
         """
-        path = resources.files("blurface").joinpath("weights", f"{name}.json")
+        if name.endswith(".safetensors"):
+            path: Traversable = Path(name).with_suffix(".json")
+        else:
+            path = resources.files("blurface").joinpath("weights", f"{name}.json")
         if not path.is_file():
             return None
         try:

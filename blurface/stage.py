@@ -9,7 +9,7 @@ dtype('uint8')
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -19,6 +19,7 @@ from .gate import Action, Gate, action, kernel_spread
 from .images import ChannelOrder, ValueRange, unpack
 from .restorers import create_restorer
 from .restorers.base import Restorer
+from .restorers.network import TILE, NetworkRestorer
 
 _BATCH_PIXELS = 2**19
 """Pixels restored at once (about 48 faces): bounds memory whatever the size of the pictures."""
@@ -85,8 +86,7 @@ class DeblurStage:
         self.gate = gate
         self.differentiable = differentiable
         self.batch_size = batch_size or restorer.batch_size
-        self._module = getattr(restorer, "module", None)
-        if differentiable and not isinstance(self._module, torch.nn.Module):
+        if differentiable and not isinstance(getattr(restorer, "module", None), torch.nn.Module):
             raise InputError(
                 f"{restorer.name!r} is no PyTorch network, so no gradient flows through it.",
                 "Use differentiable=False, or a network on the torch backend such as 'fast'.",
@@ -129,13 +129,18 @@ class DeblurStage:
         WeightsError
             If its weights are missing or corrupt.
         """
-        if backend == "torch":
-            restorer = create_restorer(name, device=resolve_device(device), **options)
-        else:
-            from .backends import create_runtime_restorer
+        from .backends import best_backend, create_backend_restorer
 
-            restorer = create_runtime_restorer(name, backend, **options)
-        chosen = gate if isinstance(gate, Gate) else Gate.of_weights(restorer.name) if gate else None
+        resolved = resolve_device(device)
+        if backend == "auto":
+            backend = best_backend() if resolved.type == "cpu" and not differentiable else "torch"
+        if backend == "torch":
+            restorer = create_restorer(name, device=resolved, **options)
+        elif device == "auto" or resolved.type == "cpu":
+            restorer = create_backend_restorer(name, backend, **options)
+        else:
+            raise InputError(f"The backend {backend!r} runs on the CPU, not on {device}.", "Use 'torch'.")
+        chosen = gate if isinstance(gate, Gate) else _calibrated(restorer) if gate else None
         return cls(restorer, gate=chosen, differentiable=differentiable, batch_size=batch_size)
 
     def __call__(
@@ -217,21 +222,25 @@ class DeblurStage:
 
     def _restore(self, batch: Tensor, return_kernel: bool) -> tuple[Tensor, Tensor | None]:
         wanted = return_kernel or self.gate is not None
-        if self.differentiable and self._module is not None:
-            # Not through Restorer.restore, which may detach.
-            out = self._module(batch.to(self.restorer.device), **({"return_kernel": True} if wanted else {}))
-            restored, estimate = out if wanted else (out, None)
-            return restored.clamp(0, 1).to(batch.device), estimate
-        if not wanted:
-            return self.restorer.restore(batch), None  # type: ignore[return-value]
-        try:
-            return self.restorer.restore(batch, return_kernel=True)  # type: ignore[return-value]
-        except InputError as error:
-            if return_kernel:
-                raise
-            raise InputError(
-                f"The gate cannot score with {self.restorer.name!r} ({error.message})", "Use gate=False."
-            ) from error
+        tiled = isinstance(self.restorer, NetworkRestorer) and max(batch.shape[-2:]) > TILE
+        if tiled or not wanted:
+            restored, estimate = cast(Tensor, self.restorer.restore(batch)), None
+        if wanted:
+            # A picture that is restored in tiles is scored by its middle.
+            seen = _middle(batch, TILE) if tiled else batch
+            try:
+                both = cast("tuple[Tensor, Tensor]", self.restorer.restore(seen, return_kernel=True))
+            except InputError as error:
+                if return_kernel:
+                    raise
+                raise InputError(
+                    f"The gate cannot score with {self.restorer.name!r} ({error.message})", "Use gate=False."
+                ) from error
+            estimate = both[1]
+            restored = restored if tiled else both[0]
+        if self.differentiable and batch.requires_grad and not restored.requires_grad:
+            raise InputError(f"{self.restorer.name!r} passes no gradient.", "Use differentiable=False.")
+        return restored, estimate
 
     def __repr__(self) -> str:
         """Name, device and gate."""
@@ -256,6 +265,16 @@ def resolve_device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise BlurfaceError(f"The device {str(device)!r} cannot be used: {reason}", "Use 'auto'.") from error
     return resolved
+
+
+def _calibrated(restorer: Restorer) -> Gate | None:
+    """The thresholds of the very weights that a restorer uses."""
+    return Gate.of_weights(str(getattr(restorer, "weights", None) or restorer.name))
+
+
+def _middle(batch: Tensor, side: int) -> Tensor:
+    top, left = (max(0, (length - side) // 2) for length in batch.shape[-2:])
+    return batch[..., top : top + side, left : left + side]
 
 
 def _too_large(size: tuple[int, int]) -> ImageError:

@@ -46,6 +46,6 @@ class BrightenRestorer(Restorer):
     ) -> tuple[Tensor, Tensor | None]:
         with self._lock:
             self.shapes.append(tuple(batch.shape))
-        with torch.no_grad():
+        with torch.set_grad_enabled(torch.is_grad_enabled() and batch.requires_grad):
             out = self.module(batch, return_kernel=True)
         return out

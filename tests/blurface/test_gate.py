@@ -85,6 +85,8 @@ def test_thresholds_come_from_the_card(tmp_path: Path, monkeypatch: pytest.Monke
     card = tmp_path / "weights" / "mine.json"
     card.write_text(json.dumps({"gate": {"low": 1, "high": 2}}))
     assert Gate.of_weights("mine") == Gate(1, 2)
+    (tmp_path / "own.json").write_text(json.dumps({"gate": {"low": 3, "high": 4}}))
+    assert Gate.of_weights(str(tmp_path / "own.safetensors")) == Gate(3, 4)
     card.write_text("{")
     with pytest.raises(WeightsError, match="not JSON"):
         Gate.of_weights("mine")

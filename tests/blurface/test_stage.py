@@ -102,6 +102,8 @@ def test_differentiable_on_request_only() -> None:
         assert not stage(x).requires_grad
     double = faces(0.3).double().requires_grad_()
     assert stage(double).dtype == torch.float64
+    with pytest.raises(InputError, match="no gradient"):
+        DeblurStage(Detaches(), differentiable=True)(x)
     with pytest.raises(InputError, match="no PyTorch network"):
         DeblurStage.from_pretrained("none", differentiable=True)
 
@@ -121,6 +123,11 @@ def test_input_is_never_changed() -> None:
         back = DeblurStage(BrightenRestorer(), gate=GATE)(x)
         back += 1
         assert (x == before).all()
+
+
+class Detaches(BrightenRestorer):
+    def _restore(self, batch: Tensor, kernels: Any, return_kernel: bool) -> Any:
+        return batch.detach(), None
 
 
 class Oracle(BrightenRestorer):

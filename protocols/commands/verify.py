@@ -1,0 +1,321 @@
+"""``blurface verify``: blur the probes of a benchmark, restore them, verify, print the table."""
+
+from __future__ import annotations
+
+import json
+import platform
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blurface.errors import InputError
+
+if TYPE_CHECKING:
+    from blurface.kernels import KernelSet
+    from protocols.runner import Evaluation
+
+
+@click.command()
+@click.option("--pairs", default="lfw", show_default=True, help="Protocol: lfw, facescrub, folder:PATH.")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path),
+    help="Searched first for data and weights (then BLURFACE_DATA, then the cache).",
+)
+@click.option(
+    "--crops",
+    type=click.Choice(["auto", "photographs", "aligned"]),
+    default="auto",
+    show_default=True,
+    help="LFW: photographs, or 112x112 aligned crops.",
+)
+@click.option(
+    "--restorer",
+    "restorers",
+    multiple=True,
+    default=("none", "fast"),
+    show_default=True,
+    help="Repeatable. The control 'none' is always run.",
+)
+@click.option(
+    "--restorer-option",
+    "restorer_options",
+    multiple=True,
+    metavar="NAME:KEY=VALUE",
+    help="Option of a restorer; VALUE is read as JSON, else as text. Repeatable.",
+)
+@click.option(
+    "--kernels",
+    "kernel_sets",
+    multiple=True,
+    default=("levin8",),
+    show_default=True,
+    help="Kernel set: levin8, linear:15,45, gp:8,0, file:PATH. Repeatable.",
+)
+@click.option(
+    "--kernel-centre",
+    type=click.Choice(["mass", "published"]),
+    default="mass",
+    show_default=True,
+    help="Centre kernels by mass, or leave them as published.",
+)
+@click.option(
+    "--verifier",
+    "verifiers",
+    multiple=True,
+    default=("mobilefacenet",),
+    show_default=True,
+    help="Repeatable.",
+)
+@click.option("--subset", type=click.IntRange(min=2), help="A random part of the pairs, balanced.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of subset, noise and bootstrap.")
+@click.option(
+    "--noise",
+    type=click.FloatRange(0, 1),
+    default=0.0,
+    show_default=True,
+    help="Standard deviation of Gaussian noise on the scale of [0, 1].",
+)
+@click.option("--jpeg", type=click.IntRange(1, 100), help="JPEG quality of the blurred probes.")
+@click.option(
+    "--border",
+    type=click.Choice(["valid", "replicate"]),
+    default="valid",
+    show_default=True,
+    help="Blur sees the photograph around the face, or the face's edge repeated.",
+)
+@click.option(
+    "--mean-subtraction/--no-mean-subtraction",
+    default=True,
+    show_default=True,
+    help="Subtract the mean embedding of the training folds.",
+)
+@click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the result files.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda ...")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Processes of one thread each.  [default: processors]"
+)
+@click.option("--batch-size", type=click.IntRange(min=1), help="Faces restored at once.")
+@click.option(
+    "--resume/--fresh", default=True, show_default=True, help="Use finished cells, or compute all again."
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def verify(
+    pairs: str,
+    data_root: Path | None,
+    crops: str,
+    restorers: tuple[str, ...],
+    restorer_options: tuple[str, ...],
+    kernel_sets: tuple[str, ...],
+    kernel_centre: str,
+    verifiers: tuple[str, ...],
+    subset: int | None,
+    seed: int,
+    noise: float,
+    jpeg: int | None,
+    border: str,
+    mean_subtraction: bool,
+    out: Path | None,
+    device: str,
+    jobs: int | None,
+    batch_size: int | None,
+    resume: bool,
+    quiet: bool,
+) -> None:
+    """Blur the probe of every pair, restore it, verify, and print how much of the accuracy returns.
+
+    Finished work is kept in the cache: a run that was stopped goes on where it was, and a second run
+    of the same command computes nothing. Exit status 1 if pictures of the benchmark could not be read.
+    """
+    from blurface import assets
+    from protocols import results
+    from protocols.datasets import create_protocol
+    from protocols.degradation import Degradation
+    from protocols.runner import Choice, Settings, evaluate
+
+    from .progress import PhaseProgress, duration
+
+    began = time.time()
+    options = parse_options(restorer_options, restorers)
+    settings = Settings(
+        restorers=tuple(Choice(name, options.get(name, {})) for name in restorers),
+        verifiers=tuple(Choice(name) for name in verifiers),
+        degradation=Degradation(noise, jpeg, seed),
+        border="valid" if border == "valid" else "replicate",
+        device=choose_device(device),
+        jobs=jobs,
+        batch_size=batch_size,
+        data_root=data_root,
+    )
+    if out is not None:
+        check_writable(out)
+    kernels, origin = join_kernel_sets(kernel_sets, kernel_centre, data_root)
+    arguments = {"crops": crops} if crops != "auto" or pairs.partition(":")[0] == "lfw" else {}
+    protocol = create_protocol(pairs, data_root, **arguments)
+    if subset is not None and subset < len(protocol.pairs):
+        protocol = protocol.subset(subset, seed)
+    try:
+        with PhaseProgress(quiet) as progress:
+            evaluation = evaluate(protocol, kernels, settings, fresh=not resume, progress=progress)
+    except KeyboardInterrupt:
+        click.echo("Stopped. Finished work is kept; the same command goes on from here.", err=True)
+        sys.exit(130)
+    summary = results.summarise(evaluation, mean_subtraction=mean_subtraction, seed=seed, kernel_sets=origin)
+    tables = results.tables(summary)
+    for table in tables:
+        if table.name.startswith("accuracy"):
+            click.echo(table.text())
+    spent = time.time() - began
+    if not quiet:
+        click.echo(
+            f"{evaluation.computed} cells computed, {evaluation.reused} found in "
+            f"{assets.cache_folder() / 'cells'}; {duration(spent)}.",
+            err=True,
+        )
+    if out is not None:
+        record = {
+            "command": ["blurface", *sys.argv[1:]],
+            "options": {
+                key: (str(value) if isinstance(value, Path) else value)
+                for key, value in click.get_current_context().params.items()
+            },
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+            "seconds": round(spent, 1),
+        }
+        results.write(summary, tables, out, record | run_record(evaluation))
+        click.echo(f"Results written to {out}.", err=True)
+    if unreadable := evaluation.faces.unreadable_images:
+        click.echo(
+            f"blurface: {len(unreadable)} pictures could not be read and count as non-matches: "
+            f"{', '.join(unreadable[:5])}{' ...' if len(unreadable) > 5 else ''}.",
+            err=True,
+        )
+        sys.exit(1)
+
+
+def parse_options(given: tuple[str, ...], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
+    """``NAME:KEY=VALUE`` to options by name; values are JSON where they can be, else text.
+
+    Raises
+    ------
+    InputError
+        If one is not of this form or names a restorer that is not run.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for text in given:
+        head, equals, value = text.partition("=")
+        name, colon, key = head.rpartition(":")
+        if not (equals and colon and key):
+            raise InputError(f"{text!r} is not NAME:KEY=VALUE.", "For example: krishnan:kernel_size=19.")
+        if name not in names:
+            raise InputError(f"{text!r} is for {name!r}, which is not run.", f"Add --restorer {name}.")
+        try:
+            parsed = json.loads(value)
+        except json.JSONDecodeError:
+            parsed = value
+        options.setdefault(name, {})[key.replace("-", "_")] = parsed
+    return options
+
+
+def choose_device(name: str) -> str:
+    """``auto`` is CUDA where there is any, else the processor.
+
+    Raises
+    ------
+    InputError
+        If there is no such device here.
+    """
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"There is no device {name!r} here: {str(error).splitlines()[0]}.", "Use auto."
+        ) from error
+    return name
+
+
+def check_writable(folder: Path) -> None:
+    """Fail before the long work if the results could not be written after it."""
+    from protocols.store import write_atomic
+
+    probe = folder / ".writable"
+    write_atomic(probe, "")
+    probe.unlink()
+
+
+def join_kernel_sets(
+    names: tuple[str, ...], centre: str, data_root: Path | None
+) -> tuple[KernelSet, dict[str, str]]:
+    """One kernel set of several, and the set that each kernel comes from.
+
+    Where two sets name a kernel alike, all names get their set's before them.
+    """
+    from blurface.kernels import Kernel, KernelSet, create_kernel_set
+
+    sets = [create_kernel_set(name, data_root) for name in names]
+    sets = [each.centred("mass" if centre == "mass" else "published") for each in sets]
+    every = [kernel.name for each in sets for kernel in each.kernels]
+    clash = len(set(every)) < len(every)
+    named = [
+        (f"{each.name}/{kernel.name}" if clash and len(sets) > 1 else kernel.name, kernel, each.name)
+        for each in sets
+        for kernel in each.kernels
+    ]
+    origin = {name: set_name for name, _, set_name in named}
+    if len(sets) == 1:
+        return sets[0], origin
+    kernels = tuple(Kernel(name, kernel.psf) for name, kernel, _ in named)
+    source = "; ".join(each.source for each in sets)
+    return KernelSet("+".join(each.name for each in sets), kernels, source, sets[0].centre), origin
+
+
+def run_record(evaluation: Evaluation) -> dict[str, Any]:
+    """Versions, machine, fingerprints and times for ``run.json``."""
+    import importlib.metadata
+
+    import torch
+
+    from blurface import __version__
+    from protocols.processes import processors
+
+    versions = {"blurface": __version__, "python": platform.python_version()}
+    for name in ("torch", "torchvision", "facenet-pytorch", "numpy", "scipy", "scikit-image", "pillow"):
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = "not installed"
+    device = evaluation.settings.device
+    machine = {
+        "system": platform.platform(),
+        "processor": processor_name(),
+        "processors": processors(),
+        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
+    }
+    return {
+        "versions": versions,
+        "machine": machine,
+        "fingerprints": evaluation.fingerprints,
+        "cells": {"computed": evaluation.computed, "reused": evaluation.reused},
+        "processor_seconds": {
+            k: round(v, 2) for k, v in evaluation.seconds.items() if not k.startswith("wall")
+        },
+        "wall_seconds": {k: round(v, 2) for k, v in evaluation.seconds.items() if k.startswith("wall")},
+    }
+
+
+def processor_name() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,635 @@
+"""The matrix restorer x kernel x verifier: streamed, cut into chunks, kept on disk.
+
+For every kernel and restorer the probes go through one chain::
+
+    aligned face with margin -> blur -> noise, 8 bits, JPEG -> restore -> 8 bits -> embed, measure
+
+A *task* is one batch of probes on one (frame, kernel, restorer); all verifiers of the frame share its
+restored faces. Its results are stored as they finish (:mod:`protocols.store`) and joined when the last
+chunk of a cell is there. Memory holds a few batches, whatever the size of the matrix.
+
+Every task computes on one processor thread, ``jobs`` of them side by side in processes of their own; so
+no figure depends on ``jobs``, on the order in which tasks finish, or on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import blurface.kernels.convolve
+from blurface import assets
+from blurface.errors import BlurfaceError, InputError
+from blurface.kernels import Kernel, KernelSet
+from blurface.restorers import create_restorer, restorers
+from blurface.restorers.base import Restorer
+from verification import create_embedder, embedders
+from verification.embedders.base import Embedder
+
+from . import degradation as degradation_module
+from . import processes
+from . import quality as quality_module
+from .aligned import FaceSet, align_faces
+from .datasets import Protocol
+from .degradation import Degradation, degrade, from_bytes, to_bytes
+from .quality import PSNR_CAP, measure
+from .store import Arrays, CellStore, cell_key, code_digest
+
+Border = Literal["valid", "replicate"]
+Progress = Callable[[str, int, int], None]
+"""Called with (phase, faces done, faces in all); a phase begins with none done."""
+
+SHARP = "sharp"
+"""Name of the column without blur."""
+
+CONTROL = "none"
+"""Name of the restorer that returns its input."""
+
+_EMBED_CHUNK = 256
+_SECONDS = 0.015
+"""Rough cost of a face on one processor, for deciding whether to start processes at all."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A registered name and the options that its factory gets."""
+
+    name: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is run, besides the protocol and the kernels.
+
+    Attributes
+    ----------
+    restorers, verifiers : tuple of Choice
+        The control ``none`` is put first where it is missing: the other rows are held against it.
+    degradation : Degradation
+    border : {"valid", "replicate"}
+        Whether the blur sees the photograph around the aligned face, or the face's edge repeated.
+    device : str
+        ``"cpu"``, ``"cuda"`` ...
+    jobs : int or None
+        Processes of one thread each; None: as many as there are processors (1 on a GPU, or where
+        there is little to do).
+    batch_size : int or None
+        Faces restored at once; None: what suits the restorer. Bounds memory; figures agree to
+        rounding.
+    data_root : Path or None
+        Searched first for weights.
+    """
+
+    restorers: tuple[Choice, ...]
+    verifiers: tuple[Choice, ...]
+    degradation: Degradation = field(default_factory=Degradation)
+    border: Border = "valid"
+    device: str = "cpu"
+    jobs: int | None = None
+    batch_size: int | None = None
+    data_root: Path | None = None
+
+    def __post_init__(self) -> None:
+        if self.border not in ("valid", "replicate"):
+            raise InputError(f"border={self.border!r} is unknown.", "Use valid or replicate.")
+        for word, value in (("jobs", self.jobs), ("batch size", self.batch_size)):
+            if value is not None and value < 1:
+                raise InputError(f"A {word} of {value} is not possible.", "Use 1 or more.")
+        for word, choices in (("restorer", self.restorers), ("verifier", self.verifiers)):
+            names = [choice.name for choice in choices]
+            if twice := {name for name in names if names.count(name) > 1}:
+                raise InputError(f"The {word} {sorted(twice)[0]!r} is named twice.", "Name each once.")
+        if not self.verifiers:
+            raise InputError("No verifier is named.", "Name one: mobilefacenet.")
+        if CONTROL not in [choice.name for choice in self.restorers]:
+            object.__setattr__(self, "restorers", (Choice(CONTROL), *self.restorers))
+
+
+@dataclass(frozen=True)
+class Context:
+    """What every worker needs to know; goes to its process once."""
+
+    faces: FaceSet
+    store: Path
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Task:
+    """One batch: blur, restore, measure and embed some probes, or embed sharp faces.
+
+    Attributes
+    ----------
+    phase : str
+        What progress calls it.
+    images : tuple of str
+        Faces of this chunk.
+    start, stop : int
+        Their rows in the cell.
+    frame : str
+    restorer : str or None
+        None: embed the sharp faces.
+    kernel : Kernel or None
+        None: no blur, no noise.
+    cells : tuple of (str, str)
+        Verifier and key of each embedding cell that is wanted.
+    quality : str or None
+        Key of the quality cell, if it is wanted.
+    """
+
+    phase: str
+    images: tuple[str, ...]
+    start: int
+    stop: int
+    frame: str
+    restorer: str | None
+    kernel: Kernel | None
+    cells: tuple[tuple[str, str], ...]
+    quality: str | None = None
+
+
+class Worker:
+    """Computes tasks; creates each restorer and verifier once."""
+
+    def __init__(self, context: Context) -> None:
+        self.context = context
+        self.store = CellStore(context.store)
+        self._restorers: dict[str, Restorer] = {}
+        self._embedders: dict[str, Embedder] = {}
+
+    def restorer(self, name: str) -> Restorer:
+        """The restorer called ``name``, with the options of the settings."""
+        if name not in self._restorers:
+            settings = self.context.settings
+            self._restorers[name] = _restorer(_chosen(settings.restorers, name), settings.device)
+        return self._restorers[name]
+
+    def embedder(self, name: str) -> Embedder:
+        """The verifier called ``name``."""
+        if name not in self._embedders:
+            self._embedders[name] = _embedder(
+                _chosen(self.context.settings.verifiers, name), self.context.settings
+            )
+        return self._embedders[name]
+
+    def compute(self, task: Task) -> dict[str, float]:
+        """Compute a task and store its chunks.
+
+        Returns
+        -------
+        dict
+            Processor seconds of each step.
+        """
+        clock = _Clock()
+        settings, faces = self.context.settings, self.context.faces
+        window = torch.from_numpy(faces.window(task.frame, task.images)).permute(0, 3, 1, 2).contiguous()
+        margin = faces.margin
+        sharp = window[..., margin : window.shape[-2] - margin, margin : window.shape[-1] - margin]
+        readable = faces.readable(task.images)
+        clock.lap("read")
+        restored = sharp
+        if task.restorer is not None:
+            restored = self._restore(task, window, sharp, clock)
+        if task.quality is not None:
+            reach = task.kernel.size // 2 if task.kernel is not None else 0
+            self._save(task.quality, task, _quality(restored, sharp, reach, readable))
+            clock.lap("measure")
+        unit = from_bytes(restored)
+        for verifier, key in task.cells:
+            rows = self.embedder(verifier).embed(unit.to(settings.device))
+            rows[~readable] = np.nan
+            clock.lap("embed")
+            self._save(key, task, {"embedding": rows})
+            clock.lap("store")
+        return clock.seconds
+
+    def _restore(self, task: Task, window: Tensor, sharp: Tensor, clock: _Clock) -> Tensor:
+        settings = self.context.settings
+        assert task.restorer is not None
+        if task.kernel is None:
+            blurry, psf = sharp.contiguous(), torch.ones((1, 1))
+        else:
+            psf = torch.from_numpy(task.kernel.psf)
+            replicate = settings.border == "replicate"
+            blurry = degrade(
+                sharp if replicate else window,
+                psf,
+                task.images,
+                task.kernel.name,
+                settings.degradation,
+                margin=0 if replicate else self.context.faces.margin,
+                border=settings.border,
+            )
+        clock.lap("blur")
+        if task.restorer == CONTROL:
+            return blurry
+        restorer = self.restorer(task.restorer)
+        with torch.inference_mode():
+            result = restorer.restore(from_bytes(blurry), kernels=None if restorer.blind else psf[None])
+        assert isinstance(result, Tensor)
+        if not torch.isfinite(result).all():
+            where = [task.images[i] for i in range(len(result)) if not torch.isfinite(result[i]).all()]
+            raise BlurfaceError(
+                f"{task.restorer} returned NaN or infinite values for {where[0]} and {len(where) - 1} other "
+                f"faces (kernel {task.kernel.name if task.kernel else SHARP}).",
+                "Finished cells are kept; run again without this restorer.",
+            )
+        restored = to_bytes(result)
+        clock.lap("restore")
+        return restored
+
+    def _save(self, key: str, task: Task, arrays: Arrays) -> None:
+        self.store.save_chunk(key, task.start, task.stop, arrays)
+
+
+class Evaluation:
+    """A finished matrix: arrays of its cells, read from disk when asked for.
+
+    Attributes
+    ----------
+    protocol : Protocol
+    kernels : KernelSet
+    settings : Settings
+    faces : FaceSet
+    frames : dict
+        Frame of each verifier.
+    metrics : dict
+        How each verifier compares embeddings: ``"cosine"`` or ``"euclidean"``.
+    fingerprints : dict
+        Of everything that went in.
+    seconds : dict
+        Processor seconds of each step in this run, and wall seconds as ``"wall"``.
+    computed, reused : int
+        Cells computed in this run and found on disk.
+    """
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        kernels: KernelSet,
+        settings: Settings,
+        faces: FaceSet,
+        worker: Worker,
+        keys: dict[tuple[str, str | None, str | None], str],
+        fingerprints: dict[str, Any],
+    ) -> None:
+        self.protocol = protocol
+        self.kernels = kernels
+        self.settings = settings
+        self.faces = faces
+        self.fingerprints = fingerprints
+        self.frames = {c.name: worker.embedder(c.name).frame for c in settings.verifiers}
+        self.metrics = {c.name: worker.embedder(c.name).metric for c in settings.verifiers}
+        self.seconds: dict[str, float] = {}
+        self.computed = self.reused = 0
+        self._store = worker.store
+        self._keys = keys
+
+    @property
+    def restorers(self) -> list[str]:
+        """Names in the order of the rows; the control is among them."""
+        return [choice.name for choice in self.settings.restorers]
+
+    @property
+    def verifiers(self) -> list[str]:
+        """Names of the verifiers."""
+        return [choice.name for choice in self.settings.verifiers]
+
+    @property
+    def columns(self) -> list[str]:
+        """Kernel names in order, ``sharp`` last."""
+        return [*(kernel.name for kernel in self.kernels.kernels), SHARP]
+
+    def sharp_embeddings(self, verifier: str) -> NDArray[np.float32]:
+        """(images, D) of all images of the pair list, in the order of ``protocol.pairs.images``."""
+        return self._load((verifier, None, None))["embedding"]
+
+    def probe_embeddings(self, verifier: str, restorer: str, kernel: str) -> NDArray[np.float32]:
+        """(probes, D) of degraded and restored probes, in the order of ``protocol.pairs.probes``."""
+        if restorer == CONTROL and kernel == SHARP:
+            place = {image: i for i, image in enumerate(self.protocol.pairs.images)}
+            return self.sharp_embeddings(verifier)[[place[image] for image in self.protocol.pairs.probes]]
+        return self._load((verifier, restorer, kernel))["embedding"]
+
+    def quality(self, frame: str, restorer: str, kernel: str) -> Arrays:
+        """Arrays (probes,) ``psnr``, ``ssim``, ``psnr_shift``, ``ssim_shift`` and (probes, 2) ``shift``.
+
+        NaN for images that could not be read.
+        """
+        if restorer == CONTROL and kernel == SHARP:
+            readable = self.faces.readable(self.protocol.pairs.probes)
+            same = {"psnr": PSNR_CAP, "ssim": 1.0, "psnr_shift": PSNR_CAP, "ssim_shift": 1.0}
+            arrays: Arrays = {name: np.where(readable, value, np.nan) for name, value in same.items()}
+            return arrays | {"shift": np.zeros((len(readable), 2), np.int64)}
+        return self._load((f"quality {frame}", restorer, kernel))
+
+    def _load(self, place: tuple[str, str | None, str | None]) -> Arrays:
+        arrays = self._store.load(self._keys[place])
+        if arrays is None:
+            raise BlurfaceError(
+                f"A finished cell went missing from {self._store.root} during the run.",
+                "Run the same command again; what is left is used.",
+            )
+        return arrays
+
+
+def evaluate(
+    protocol: Protocol,
+    kernels: KernelSet,
+    settings: Settings,
+    *,
+    cache: Path | None = None,
+    fresh: bool = False,
+    progress: Progress = lambda phase, done, total: None,
+) -> Evaluation:
+    """Compute what is missing of the matrix and return all of it.
+
+    Parameters
+    ----------
+    protocol : Protocol
+    kernels : KernelSet
+        Already centred as wanted.
+    settings : Settings
+    cache : Path, optional
+        Holds ``cells/`` and ``faces/``; by default :func:`blurface.assets.cache_folder`.
+    fresh : bool
+        Compute every cell again.
+    progress : callable
+        See :data:`Progress`. May raise :class:`KeyboardInterrupt`; finished chunks are kept.
+
+    Raises
+    ------
+    BlurfaceError
+        If a name, option, weight file or restorer fails; finished chunks are kept.
+    """
+    began = time.perf_counter()
+    cache = assets.cache_folder() if cache is None else cache
+    names = [kernel.name for kernel in kernels.kernels]
+    if twice := {name for name in names if names.count(name) > 1} | ({SHARP, "mean"} & set(names)):
+        raise InputError(
+            f"The kernel name {sorted(twice)[0]!r} is taken.", "Give every kernel a name of its own."
+        )
+    # Everything that can fail for a wrong name or a missing file does so before the long work.
+    planner = Worker(Context(FaceSet.empty(), cache / "cells", settings))
+    for choice in settings.restorers:
+        planner.restorer(choice.name)
+    for choice in settings.verifiers:
+        planner.embedder(choice.name)
+    planner.store.sweep()
+
+    margin = -(-max(16, kernels.half_width) // 8) * 8
+    faces = align_faces(
+        protocol, margin, cache, device=settings.device, jobs=settings.jobs, progress=progress
+    )
+    built = time.perf_counter()
+    worker = Worker(Context(faces, cache / "cells", settings))
+    worker._restorers, worker._embedders = planner._restorers, planner._embedders
+    keys, fingerprints = _keys(protocol, kernels, settings, faces, worker)
+    evaluation = Evaluation(protocol, kernels, settings, faces, worker, keys, fingerprints)
+    plan = _Plan(evaluation, worker, keys, fresh)
+    evaluation.reused, evaluation.computed = plan.found, len(plan.missing)
+    seconds = _execute(plan.tasks(), worker, settings, progress)
+    for key, chunks in plan.missing.items():
+        if worker.store.merge(key, chunks) is None:
+            raise BlurfaceError(
+                f"A finished chunk went missing from {worker.store.root} during the run.",
+                "Run the same command again; what is left is used.",
+            )
+    evaluation.seconds = {
+        "wall": time.perf_counter() - began,
+        "wall_faces": built - began,
+        **{name: seconds[name] for name in sorted(seconds)},
+    }
+    return evaluation
+
+
+class _Plan:
+    """Which cells are missing, and the tasks that make them."""
+
+    def __init__(
+        self,
+        evaluation: Evaluation,
+        worker: Worker,
+        keys: dict[tuple[str, str | None, str | None], str],
+        fresh: bool,
+    ) -> None:
+        self.evaluation = evaluation
+        self.worker = worker
+        self.keys = keys
+        self.fresh = fresh
+        self.missing: dict[str, list[tuple[int, int]]] = {}
+        self.found = 0
+
+        pairs = evaluation.protocol.pairs
+        chunks = _cut(len(pairs.images), _EMBED_CHUNK)
+        for (_, restorer, _), key in keys.items():
+            count = len(pairs.images)
+            if restorer is not None:
+                count = len(pairs.probes)
+                chunks = _cut(count, self.batch(restorer))
+            if not fresh and worker.store.has(key):
+                self.found += 1
+            else:
+                self.missing[key] = chunks
+
+    def batch(self, restorer: str) -> int:
+        """Faces in a chunk: the batch of the restorer."""
+        return self.evaluation.settings.batch_size or self.worker.restorer(restorer).batch_size
+
+    def tasks(self) -> list[Task]:
+        """All tasks, the cheap ones first: sharp faces, then restorer by restorer."""
+        evaluation = self.evaluation
+        tasks: list[Task] = []
+        frames = evaluation.frames
+        for frame in sorted(set(frames.values())):
+            verifiers = [name for name, f in frames.items() if f == frame]
+            tasks += self._cut(
+                "sharp faces", evaluation.protocol.pairs.images, _EMBED_CHUNK, frame, None, None, verifiers
+            )
+        kernels: list[Kernel | None] = [*evaluation.kernels.kernels, None]
+        for restorer in evaluation.restorers:
+            for kernel in kernels:
+                if restorer == CONTROL and kernel is None:
+                    continue
+                for frame in sorted(set(frames.values())):
+                    verifiers = [name for name, f in frames.items() if f == frame]
+                    probes = evaluation.protocol.pairs.probes
+                    size = self.batch(restorer)
+                    tasks += self._cut(restorer, probes, size, frame, restorer, kernel, verifiers)
+        return tasks
+
+    def _cut(
+        self,
+        phase: str,
+        images: tuple[str, ...],
+        size: int,
+        frame: str,
+        restorer: str | None,
+        kernel: Kernel | None,
+        verifiers: list[str],
+    ) -> Iterator[Task]:
+        column = None if restorer is None else SHARP if kernel is None else kernel.name
+        cells = [(name, self.keys[name, restorer, column]) for name in verifiers]
+        quality = self.keys[f"quality {frame}", restorer, column] if restorer is not None else None
+        for start, stop in _cut(len(images), size):
+            wanted = tuple((name, key) for name, key in cells if self._wanted(key, start, stop))
+            measured = quality if quality is not None and self._wanted(quality, start, stop) else None
+            if wanted or measured is not None:
+                yield Task(phase, images[start:stop], start, stop, frame, restorer, kernel, wanted, measured)
+
+    def _wanted(self, key: str, start: int, stop: int) -> bool:
+        return key in self.missing and (self.fresh or not self.worker.store.has_chunk(key, start, stop))
+
+
+def _keys(
+    protocol: Protocol, kernels: KernelSet, settings: Settings, faces: FaceSet, worker: Worker
+) -> tuple[dict[tuple[str, str | None, str | None], str], dict[str, Any]]:
+    """Key of every cell by (verifier or ``quality FRAME``, restorer, kernel), and all fingerprints."""
+    machine = {"torch": torch.__version__, "device": torch.device(settings.device).type}
+    code = code_digest(degradation_module, blurface.kernels.convolve)
+    measure_code = code_digest(quality_module)
+    restorer_prints = {c.name: worker.restorer(c.name).fingerprint() for c in settings.restorers}
+    verifier_prints = {c.name: worker.embedder(c.name).fingerprint() for c in settings.verifiers}
+    frames = {c.name: worker.embedder(c.name).frame for c in settings.verifiers}
+    base = {"faces": faces.key, **machine}
+    keys: dict[tuple[str, str | None, str | None], str] = {}
+    for verifier, fingerprint in verifier_prints.items():
+        keys[verifier, None, None] = cell_key(
+            {"cell": "sharp", **base, "frame": frames[verifier], "verifier": fingerprint}
+        )
+    for restorer, fingerprint in restorer_prints.items():
+        for kernel in (*kernels.kernels, None):
+            if kernel is None and restorer == CONTROL:
+                continue
+            chain: dict[str, Any] = {**base, "code": code, "restorer": fingerprint}
+            if kernel is not None:
+                chain["psf"] = cell_key({"psf": kernel.psf.tolist()})
+                chain["border"] = settings.border
+                chain["degradation"] = settings.degradation.fingerprint()
+                if settings.degradation.noise:
+                    chain["kernel"] = kernel.name
+            column = SHARP if kernel is None else kernel.name
+            for frame in set(frames.values()):
+                keys[f"quality {frame}", restorer, column] = cell_key(
+                    {"cell": "quality", **chain, "frame": frame, "measure": measure_code}
+                )
+            for verifier, frame in frames.items():
+                keys[verifier, restorer, column] = cell_key(
+                    {"cell": "probes", **chain, "frame": frame, "verifier": verifier_prints[verifier]}
+                )
+    fingerprints = {
+        "protocol": protocol.fingerprint(),
+        "pairs": protocol.pairs.fingerprint(),
+        "faces": faces.key,
+        "kernels": kernels.fingerprint(),
+        "restorers": restorer_prints,
+        "verifiers": verifier_prints,
+        "code": {"degradation": code, "quality": measure_code},
+    }
+    return keys, fingerprints
+
+
+def _execute(tasks: list[Task], worker: Worker, settings: Settings, progress: Progress) -> dict[str, float]:
+    totals: dict[str, int] = {}
+    for task in tasks:
+        totals[task.phase] = totals.get(task.phase, 0) + len(task.images)
+    done = dict.fromkeys(totals, 0)
+    seconds: dict[str, float] = {}
+    current = ""
+
+    def finished(task: Task, spent: dict[str, float]) -> None:
+        nonlocal current
+        if task.phase != current and not done[task.phase]:
+            current = task.phase
+            progress(task.phase, 0, totals[task.phase])
+        done[task.phase] += len(task.images)
+        for step, value in spent.items():
+            seconds[step] = seconds.get(step, 0.0) + value
+        progress(task.phase, done[task.phase], totals[task.phase])
+
+    jobs = settings.jobs or processes.default_jobs(settings.device, sum(totals.values()) * _SECONDS)
+    if jobs == 1 or len(tasks) < 2:
+        with processes.one_thread(settings.device):
+            for task in tasks:
+                finished(task, worker.compute(task))
+    else:
+        processes.run(tasks, jobs, _start, (worker.context,), _compute, finished)
+    return seconds
+
+
+_worker: Worker | None = None
+
+
+def _start(context: Context) -> None:
+    """In a new process: a worker."""
+    global _worker
+    _worker = Worker(context)
+
+
+def _compute(task: Task) -> dict[str, float]:
+    assert _worker is not None
+    return _worker.compute(task)
+
+
+class _Clock:
+    """Processor seconds by step."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+        self._last = time.process_time()
+
+    def lap(self, step: str) -> None:
+        now = time.process_time()
+        self.seconds[step] = self.seconds.get(step, 0.0) + now - self._last
+        self._last = now
+
+
+def _quality(restored: Tensor, sharp: Tensor, reach: int, readable: NDArray[np.bool_]) -> Arrays:
+    reach = min(reach, (min(sharp.shape[-2:]) - 7) // 2)
+    measured = measure(restored, sharp, reach)
+    arrays: Arrays = {
+        name: np.where(readable, getattr(measured, name).cpu().numpy(), np.nan)
+        for name in ("psnr", "ssim", "psnr_shift", "ssim_shift")
+    }
+    return arrays | {"shift": measured.shift.cpu().numpy()}
+
+
+def _cut(count: int, size: int) -> list[tuple[int, int]]:
+    return [(start, min(start + size, count)) for start in range(0, count, size)]
+
+
+def _chosen(choices: tuple[Choice, ...], name: str) -> Choice:
+    return next((choice for choice in choices if choice.name == name), Choice(name))
+
+
+def _restorer(choice: Choice, device: str) -> Restorer:
+    options = dict(choice.options)
+    if "device" in _parameters(restorers.entry(choice.name).load()):
+        options.setdefault("device", device)
+    return create_restorer(choice.name, **options)
+
+
+def _embedder(choice: Choice, settings: Settings) -> Embedder:
+    options = dict(choice.options)
+    accepted = _parameters(embedders.entry(choice.name).load())
+    for name, value in (("device", settings.device), ("data_root", settings.data_root)):
+        if name in accepted:
+            options.setdefault(name, value)
+    return create_embedder(choice.name, **options)
+
+
+def _parameters(factory: Callable[..., Any]) -> set[str]:
+    try:
+        return set(inspect.signature(factory).parameters)
+    except ValueError:
+        return set()

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..restorers.base import Restorer
+from ..tiles import restore_in_tiles
 
 Array = NDArray[np.float32]
 
@@ -61,7 +62,10 @@ class BackendRestorer(Restorer):
     def _restore(
         self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
     ) -> tuple[Tensor, Tensor | None]:
-        restored, estimate = self.backend.run(batch.detach().contiguous().numpy())
+        return restore_in_tiles(batch.detach(), self._run)
+
+    def _run(self, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+        restored, estimate = self.backend.run(batch.contiguous().numpy())
         return torch.from_numpy(restored), None if estimate is None else torch.from_numpy(estimate)
 
     def fingerprint(self) -> dict[str, object]:

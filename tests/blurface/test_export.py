@@ -10,17 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from PIL import Image
 from torch import Tensor, nn
 
 from blurface.backends import best_backend, create_backend_restorer, load_backend
 from blurface.backends.base import BackendRestorer
 from blurface.backends.torch import TorchBackend
+from blurface.cli import main
 from blurface.errors import BlurfaceError, InputError, UnknownNameError, WeightsError
-from blurface.export import check_parity, export_onnx, export_openvino, quantise_onnx
+from blurface.export import check_parity, export_onnx, export_openvino
 from blurface.gate import Gate
 from blurface.networks import build_network
+from blurface.quantise import quantise_onnx
 from blurface.restorers.base import Restorer
 from blurface.stage import DeblurStage
+from blurface.weights import save_model
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -186,3 +191,80 @@ def test_a_wrong_export_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(BlurfaceError, match="differs from PyTorch"):
         export_onnx(Differs(), tmp_path / "a.onnx")
     assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------------- command
+
+
+def export(*arguments: str | Path) -> Any:
+    return CliRunner().invoke(main, ["export", *map(str, arguments)])
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> Path:
+    """Weights of a small ``plain``, as training writes them."""
+    options = {"width": 8, "deep": 8, "blocks": [1, 1, 1]}
+    module = Plain().module
+    save_model(tmp_path / "tiny.safetensors", module.state_dict(), "plain", options, {})
+    return tmp_path / "tiny.safetensors"
+
+
+def test_command_writes_and_says_how_near(tiny: Path, tmp_path: Path) -> None:
+    result = export("--model", "plain", "--weights", tiny, "--out", tmp_path / "a.onnx")
+    assert result.exit_code == 0, result.stderr
+    assert "largest difference to PyTorch" in result.stdout
+    batch = np.random.default_rng(0).random((1, 3, 30, 50), dtype=np.float32)
+    restored, kernels = load_backend("onnxruntime", tmp_path / "a.onnx").run(batch)
+    assert kernels is None
+    np.testing.assert_allclose(restored, Plain().restore(torch.from_numpy(batch)), atol=1e-3)
+    if has_openvino:
+        arguments = ["--format", "openvino", "--precision", "fp16", "--out", str(tmp_path / "a.xml")]
+        assert export("--model", "plain", "--weights", tiny, *arguments).exit_code == 0
+        assert (tmp_path / "a.bin").is_file()
+
+
+def test_command_calibrates_eight_bits_on_other_faces_than_it_measures(tiny: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    (tmp_path / "faces").mkdir()
+    for i in range(16):
+        coarse = Image.fromarray(rng.integers(0, 256, (8, 7, 3), dtype=np.uint8))
+        coarse.resize((96, 112), Image.Resampling.BICUBIC).save(tmp_path / "faces" / f"{i}.png")
+    common = [
+        "--model",
+        "plain",
+        "--weights",
+        tiny,
+        "--precision",
+        "int8",
+        "--calibration",
+        tmp_path / "faces",
+    ]
+    result = export(*common, "--faces", "8", "--out", tmp_path / "a.onnx")
+    assert result.exit_code == 0, result.stderr
+    assert "calibrated on 8 faces; PSNR on 8 others" in result.stdout
+    result = export(*common, "--faces", "100", "--out", tmp_path / "b.onnx")
+    assert result.exit_code == 1
+    assert "holds 16 faces; 150 are needed" in result.stderr
+    assert not (tmp_path / "b.onnx").exists()
+
+
+def test_command_refuses_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
+    weights = ["--model", "plain", "--weights", str(tiny)]
+    assert export(*weights, "--precision", "fp16").exit_code == 2
+    assert export(*weights, "--precision", "int8").exit_code == 2
+    assert export(*weights, "--precision", "int8", "--format", "openvino").exit_code == 2
+    result = export(*weights, "--out", tmp_path / "none" / "a.onnx")
+    assert result.exit_code == 1
+    assert "does not exist" in result.stderr
+    assert export("--model", "none", "--out", tmp_path / "a.onnx").exit_code == 1
+
+
+def test_large_pictures_go_through_another_runtime_in_tiles(exported: Path) -> None:
+    backend = load_backend("onnxruntime", exported)
+    restorer = BackendRestorer("untrained", backend, "0")
+    batch = torch.rand(1, 3, 50, 400, generator=torch.Generator().manual_seed(0))
+    restored, kernels = restorer.restore(batch, return_kernel=True)
+    assert restored.shape == batch.shape
+    assert kernels.shape == (1, 43, 43)
+    left, _ = backend.run(batch[..., :384].numpy())
+    torch.testing.assert_close(restored[..., :16], torch.from_numpy(left)[..., :16], atol=1e-5, rtol=0)

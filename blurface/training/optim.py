@@ -114,7 +114,12 @@ def make_optimisers(network: nn.Module, name: str, lr: float, adam_lr: float) ->
     }
     matrices = [p for p in parameters if id(p) not in rest]
     others = [p for p in parameters if id(p) in rest]
-    return [Muon(matrices, lr=lr), torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0)]
+    optimisers: list[Optimizer] = []
+    if matrices:
+        optimisers.append(Muon(matrices, lr=lr))
+    if others:
+        optimisers.append(torch.optim.AdamW(others, lr=adam_lr, betas=(0.9, 0.95), weight_decay=0.0))
+    return optimisers
 
 
 def state_dicts(optimisers: list[Optimizer]) -> list[dict[str, Any]]:

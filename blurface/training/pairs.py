@@ -90,7 +90,7 @@ class Batch:
 
 def is_evaluation_line(length: float, angle: float) -> bool:
     """Whether a straight motion is (nearly) the paper's test kernel: L = 15 at 45 degrees."""
-    return abs(length - 15) < 1 and abs((angle - 45 + 90) % 180 - 90) < 3
+    return abs(length - 15) < 2 and abs((angle - 45 + 90) % 180 - 90) < 6
 
 
 def draw_kernels(count: int, rng: np.random.Generator, settings: Degradation) -> NDArray[np.float32]:

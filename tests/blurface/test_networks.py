@@ -1,0 +1,179 @@
+"""Networks: the paper's numbers, any size, two forms of the transform, weights on disk."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from blurface.errors import UnknownNameError, WeightsError
+from blurface.kernels.convolve import blur
+from blurface.kernels.gaussian_process import sample_kernels
+from blurface.networks import build_network
+from blurface.networks.deepdeblur import DeepDeblurNet, Inception
+from blurface.networks.fast import WINDOW, FastNet, _Problem
+from blurface.networks.fourier import Spectrum, forward_transform, inverse_transform, shift_spectrum
+from blurface.weights import load_model, save_model
+
+
+def count(network: torch.nn.Module) -> tuple[int, float]:
+    counter = FlopCounterMode(display=False)
+    with counter, torch.no_grad():
+        network(torch.zeros(1, 3, 112, 96))
+    return sum(p.numel() for p in network.parameters()), counter.get_total_flops() / 1e9
+
+
+def test_paper_s_network_has_the_paper_s_size() -> None:
+    parameters, gflop = count(DeepDeblurNet().eval())
+    assert round(parameters / 1e6, 2) == 1.84
+    assert round(gflop, 1) == 39.5
+
+
+def test_inception_module_by_hand() -> None:
+    # 1x1 branch, four reduced ones and the merge; biases included
+    module = Inception(64)
+    branches = 64 * 32 + 32 + sum(64 * 32 + 32 + s * s * 32 * 32 + 32 for s in (3, 5, 7, 14))
+    assert sum(p.numel() for p in module.parameters()) == branches + 160 * 64 + 64
+    x = torch.rand(1, 64, 9, 8)
+    assert module(x).shape == x.shape
+    assert [r.shape[1] for r in module.responses(x)] == [32] * 5
+    without = sum(p.numel() for p in DeepDeblurNet(reduction=False).parameters())
+    assert without / sum(p.numel() for p in DeepDeblurNet().parameters()) == pytest.approx(1.904, abs=0.01)
+
+
+@pytest.mark.parametrize(("name", "limit"), [("fast", 3.0), ("plain", 1.05)])
+def test_budgets(name: str, limit: float) -> None:
+    _, gflop = count(build_network(name).eval())
+    assert gflop <= limit
+
+
+@pytest.mark.parametrize("name", ["fast", "plain", "deepdeblur"])
+@pytest.mark.parametrize("size", [(112, 96), (112, 112), (1, 1), (50, 37)])
+def test_any_size(name: str, size: tuple[int, int]) -> None:
+    options = {"channels": 8, "modules": 1} if name == "deepdeblur" else {"width": 8, "deep": 16}
+    network = build_network(name, **options).eval()
+    with torch.no_grad():
+        assert network(torch.rand(2, 3, *size)).shape == (2, 3, *size)
+
+
+def test_unknown_network() -> None:
+    with pytest.raises(UnknownNameError, match="fast"):
+        build_network("slow")
+
+
+@pytest.mark.parametrize("matrix", [False, True])
+def test_transforms_invert(matrix: bool) -> None:
+    image = torch.rand(2, 3, 30, 40, dtype=torch.float32)
+    size = (48, 64)
+    spectrum = forward_transform(image, size, matrix=matrix)
+    exact = torch.fft.rfft2(image.double(), s=size)
+    torch.testing.assert_close(spectrum.real.double(), exact.real, atol=2e-3, rtol=1e-4)
+    torch.testing.assert_close(spectrum.imag.double(), exact.imag, atol=2e-3, rtol=1e-4)
+    back = inverse_transform(spectrum, size, (30, 40), matrix=matrix)
+    torch.testing.assert_close(back, image, atol=1e-5, rtol=0)
+
+
+def test_shift_is_a_roll() -> None:
+    image = torch.rand(1, 1, 16, 16)
+    spectrum = forward_transform(image, (16, 16), matrix=False)
+    moved = shift_spectrum((16, 16), 5, image.device).times(spectrum)
+    back = inverse_transform(moved, (16, 16), (16, 16), matrix=False)
+    torch.testing.assert_close(back, image.roll((-5, -5), (2, 3)), atol=1e-5, rtol=0)
+    assert isinstance(moved, Spectrum)
+
+
+def faces_like(count: int, height: int = 112, width: int = 96) -> torch.Tensor:
+    rng = torch.Generator().manual_seed(0)
+    noise = torch.rand(count, 3, height, width, generator=rng)
+    smooth = torch.nn.functional.avg_pool2d(noise, 9, 1, 4, count_include_pad=False)
+    return ((smooth - 0.5) * 4 + 0.5).clamp(0, 1)
+
+
+def test_closed_form_steps_know_the_truth() -> None:
+    """With sharp edges the quotient is the kernel; with the kernel the Wiener image is the face."""
+    face = faces_like(1, 112 + 44, 96 + 44)
+    psf = torch.from_numpy(sample_kernels(1, np.random.default_rng(3), valid_size=(12, 12), size=45))
+    blurry = blur(face, psf, margin=22)
+    sharp = face[..., 22:-22, 22:-22]
+    kernel = psf[:, None, :WINDOW, :WINDOW]
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    problem = _Problem(blurry, luma, matrix=False)
+    # mask one (a large logit), no extra edges
+    edges = torch.zeros(1, 3, 112, 96)
+    edges[:, 0] = 20
+    quotient = problem.kernel_maps(sharp, edges, torch.tensor([-6.0, 0.0]))[:, 0]
+    similarity = torch.nn.functional.cosine_similarity(quotient.flatten(), kernel.flatten(), dim=0)
+    assert similarity > 0.9
+    restored, turned = problem.deconvolve(kernel, torch.tensor([[[-9.0, -9.0], [-3.0, -6.0]]]))
+
+    def inner_psnr(image: torch.Tensor, truth: torch.Tensor) -> float:
+        error = (image - truth)[..., 24:-24, 24:-24].square().mean()
+        return -10 * math.log10(float(error))
+
+    gain = inner_psnr(restored[:, :3], sharp) - inner_psnr(blurry, sharp)
+    assert gain > 6
+    # the turned kernel gives another picture
+    grey = (sharp * luma).sum(1, keepdim=True)
+    assert inner_psnr(turned, grey) < inner_psnr(restored[:, :3], sharp) - 3
+
+
+def test_fast_kernels_are_kernels_and_forms_agree() -> None:
+    torch.manual_seed(0)
+    network = FastNet(width=16, deep=24, kernel_width=8, kernel_deep=8).eval()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=0.05)
+    x = faces_like(2, 60, 52)
+    with torch.no_grad():
+        restored, kernel = network(x, return_kernel=True)
+        assert kernel.shape == (2, 43, 43)
+        assert kernel.min() >= 0
+        torch.testing.assert_close(kernel.sum((1, 2)), torch.ones(2))
+        network.matrix_fourier = True
+        torch.testing.assert_close(network(x), restored, atol=1e-3, rtol=0)
+        # faces of a batch do not see each other
+        network.matrix_fourier = False
+        torch.testing.assert_close(network(x[:1]), restored[:1], atol=1e-5, rtol=0)
+
+
+def test_teacher_forcing_uses_the_true_kernel() -> None:
+    network = FastNet(width=8, deep=8, kernel_width=8, kernel_deep=8, loops=1).eval()
+    x = faces_like(1)
+    delta = torch.zeros(1, 1, WINDOW, WINDOW)
+    delta[..., WINDOW // 2, WINDOW // 2] = 1
+    with torch.no_grad():
+        estimate = network.estimate(x, kernel=delta, blend=torch.ones(1, 1, 1, 1))
+    # a delta kernel and small regularisers: the deconvolved face is the face
+    error = (estimate.deconvolved[-1][:, :3] - x).abs().mean()
+    assert error < 0.01
+
+
+def test_weights_round_trip_and_refusals(tmp_path: Path) -> None:
+    network = FastNet(width=8, deep=8, kernel_width=8, kernel_deep=8)
+    path = tmp_path / "small.safetensors"
+    options = {"width": 8, "deep": 8, "kernel_width": 8, "kernel_deep": 8}
+    save_model(path, network.state_dict(), "fast", options, {"steps": 3})
+    loaded, note = load_model(path)
+    assert note == {"steps": 3}
+    assert not loaded.training
+    for name, value in network.state_dict().items():
+        torch.testing.assert_close(loaded.state_dict()[name], value)
+
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(WeightsError, match=r"small\.safetensors"):
+        load_model(path)
+    save_model(path, network.state_dict(), "fast", {"width": 16}, {})
+    with pytest.raises(WeightsError, match="does not fit"):
+        load_model(path)
+    torch.save({"a": torch.zeros(1)}, tmp_path / "pickle.safetensors")
+    with pytest.raises(WeightsError, match="no safetensors"):
+        load_model(tmp_path / "pickle.safetensors")
+    with pytest.raises(WeightsError, match="does not exist"):
+        load_model(tmp_path / "missing.safetensors")
+    with pytest.raises(UnknownNameError, match="blurface train"):
+        load_model("nonesuch")

@@ -1,0 +1,445 @@
+"""Training: losses by their equations, pairs, exact resume, two processes, sources, the guards."""
+
+from __future__ import annotations
+
+import io
+import struct
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch.nn import functional
+
+from blurface.errors import BlurfaceError, DataError, WeightsError
+from blurface.kernels.convolve import blur
+from blurface.networks.fast import Estimate
+from blurface.training import losses
+from blurface.training.config import Schedule, TrainConfig, interpolate, read_config
+from blurface.training.facial import frozen_embedder
+from blurface.training.loop import Trainer, split_by_identity
+from blurface.training.optim import Muon, orthogonalise
+from blurface.training.pack import Faces, PackedFace, encode, read_pack, write_pack
+from blurface.training.pairs import (
+    RENDER,
+    Degradation,
+    PairStream,
+    draw_kernels,
+    is_evaluation_line,
+    make_pairs,
+)
+from blurface.training.sources import read_faces
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+def some_faces(count: int = 24, margin: int = 22, seed: int = 0) -> Faces:
+    rng = np.random.default_rng(seed)
+    small = rng.random((count, 3, 20, 18)).astype(np.float32)
+    size = [112 + 2 * margin, 96 + 2 * margin]
+    smooth = functional.interpolate(torch.from_numpy(small), size, mode="bicubic").clamp(0, 1)
+    pictures = (smooth * 255).byte().permute(0, 2, 3, 1).numpy()
+    return Faces(
+        pictures, (margin, margin), [str(i) for i in range(count)], [str(i // 2) for i in range(count)]
+    )
+
+
+def small_config(**changes: Any) -> TrainConfig:
+    schedule = {"steps": 6, "batch_size": 8, "warmup": 2, "decay": 3, "ema": 0.9} | changes.pop(
+        "schedule", {}
+    )
+    values: dict[str, Any] = {
+        "name": "small",
+        "network": "fast",
+        "data": (),
+        "network_options": {"width": 16, "deep": 16, "kernel_width": 8, "kernel_deep": 8, "loops": 1},
+        "held_out": 4,
+        "validate_every": 3,
+        "sample_every": 100,
+        "checkpoint_every": 3,
+    }
+    return TrainConfig(**(values | changes), schedule=Schedule(**schedule))
+
+
+# -- losses ----------------------------------------------------------------------------------
+
+
+def test_losses_are_the_paper_s_equations() -> None:
+    x, y = torch.rand(2, 2, 3, 6, 5, dtype=torch.float64)
+    elements = 3 * 6 * 5
+    by_hand = sum(float(((x[n] - y[n]) ** 2).sum()) / elements for n in range(2)) / 2
+    assert float(losses.l2(x, y)) == pytest.approx(by_hand)
+    array = x.numpy()
+    variation = (np.diff(array, axis=3) ** 2).sum() + (np.diff(array, axis=2) ** 2).sum()
+    assert float(losses.total_variation(x)) == pytest.approx(variation / elements / 2)
+    flat = torch.full((1, 3, 8, 8), 0.3)
+    assert float(losses.total_variation(flat)) == 0
+    assert float(losses.charbonnier(flat, flat)) == pytest.approx(1e-3)
+    target = functional.normalize(x.mean((2, 3)), dim=1)
+    assert float(losses.facial(x, target, lambda v: 5 * v.mean((2, 3)))) == pytest.approx(0, abs=1e-12)
+
+
+def test_kernel_cross_entropy_is_least_at_the_truth() -> None:
+    kernels = torch.rand(2, 1, 44, 44)
+    kernels /= kernels.sum((2, 3), keepdim=True)
+    entropy = float(-(kernels * kernels.log()).sum((1, 2, 3)).mean())
+    assert float(losses.kernel_cross_entropy(kernels.log() + 7, kernels)) == pytest.approx(entropy, rel=1e-5)
+    assert float(losses.kernel_cross_entropy(torch.zeros_like(kernels), kernels)) == pytest.approx(
+        np.log(44 * 44)
+    )
+    smooth = losses.smooth_kernels(kernels, 1.0)
+    torch.testing.assert_close(smooth.sum((2, 3)), torch.ones(2, 1))
+    assert losses.smooth_kernels(kernels, 0) is kernels
+
+
+def test_restoration_loss_adds_its_parts() -> None:
+    sharp = torch.rand(2, 3, 8, 8)
+    kernels = torch.full((2, 1, 44, 44), 1 / 44**2)
+    images = [sharp + 0.1, sharp + 0.01]
+    estimate = Estimate(images, [kernels], [torch.cat([sharp, sharp], 1)], [torch.zeros_like(kernels)])
+    weights = losses.LossWeights(pixel="l2", tv=2.0, facial=0.5, kernel_sigma=0)
+    report = losses.restoration_loss(
+        estimate,
+        sharp,
+        kernels,
+        weights,
+        facial_weight=0.5,
+        embed=lambda v: v.flatten(1),
+        facial_target=torch.zeros(2, 192),
+    )
+    assert report.parts["pixel"] == pytest.approx(1e-4, rel=1e-3)
+    assert report.parts["earlier"] == pytest.approx(0.3e-2, rel=1e-3)
+    assert report.parts["wiener"] == pytest.approx(0, abs=1e-9)
+    assert report.parts["kernel"] == pytest.approx(0.02 * np.log(44 * 44), rel=1e-5)
+    assert report.parts["facial"] == pytest.approx(0.25, rel=1e-4)  # unit vectors against zero
+    assert float(report.total) == pytest.approx(sum(report.parts.values()), rel=1e-5)
+
+
+def test_frozen_embedder_is_the_embedder() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.PReLU(8), torch.nn.Conv2d(8, 4, 3),
+        torch.nn.BatchNorm2d(4), torch.nn.Flatten(),
+    ).eval()  # fmt: skip
+    for norm in (network[1], network[4]):
+        norm.running_mean.normal_()
+        norm.running_var.uniform_(0.5, 2)
+    network[2].weight.data.uniform_(0.1, 0.5)
+    embed = frozen_embedder(network)
+    x = torch.rand(2, 3, 9, 9, requires_grad=True)
+    (expected,) = torch.autograd.grad(network(x).square().sum(), x)
+    torch.testing.assert_close(embed(x), network(x), atol=1e-5, rtol=1e-4)
+    (gradient,) = torch.autograd.grad(embed(x).square().sum(), x)
+    torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-3)
+
+
+# -- optimiser -------------------------------------------------------------------------------
+
+
+def test_orthogonalised_updates_have_singular_values_near_one() -> None:
+    values = torch.linalg.svdvals(orthogonalise(torch.randn(3, 16, 40)))
+    assert values.min() > 0.5
+    assert values.max() < 1.3
+
+
+def test_muon_minimises_and_its_updates_have_the_stated_size() -> None:
+    torch.manual_seed(0)
+    weight = torch.nn.Parameter(torch.randn(32, 8, 3, 3))
+    optimiser = Muon([weight], lr=0.1)
+    before = weight.detach().clone()
+    (weight**2).sum().backward()
+    optimiser.step()
+    rms = (weight.detach() - before).square().mean().sqrt()
+    # a semi-orthogonal 32 x 72 matrix has RMS 1/sqrt(72)
+    assert float(rms) == pytest.approx(0.2 * 0.1, rel=0.2)
+    for _ in range(60):
+        optimiser.zero_grad()
+        (weight**2).sum().backward()
+        optimiser.step()
+    assert float(weight.detach().square().mean()) < 0.2 * float(before.square().mean())
+
+
+# -- pairs -----------------------------------------------------------------------------------
+
+
+def test_kernels_follow_the_settings() -> None:
+    settings = Degradation(sharp=0.25, off_centre=0.0)
+    kernels = draw_kernels(800, np.random.default_rng(0), settings)
+    assert kernels.shape == (800, RENDER, RENDER)
+    np.testing.assert_allclose(kernels.sum((1, 2)), 1, atol=1e-4)
+    still = kernels[:, RENDER // 2, RENDER // 2] == 1
+    assert 0.2 < still.mean() < 0.3
+    axis = np.arange(RENDER) - RENDER // 2
+    assert np.abs(kernels.sum(1) @ axis).max() < 1e-3
+
+
+def test_evaluation_kernels_never_come_up() -> None:
+    assert is_evaluation_line(15, 45)
+    assert is_evaluation_line(15.5, 225)
+    assert not is_evaluation_line(15, 135)
+    assert not is_evaluation_line(20, 45)
+    from blurface.kernels.linear import linear_psf
+
+    test_line = np.pad(linear_psf(15, 45), (RENDER - linear_psf(15, 45).shape[0]) // 2).ravel()
+    settings = Degradation(linear=1.0, off_centre=0.0, small=0.0, valid_size=(12, 18))
+    kernels = draw_kernels(2_000, np.random.default_rng(0), settings).reshape(2_000, -1)
+    cosine = kernels @ test_line / np.linalg.norm(kernels, axis=1) / np.linalg.norm(test_line)
+    # nearest lines differ by more than 6 degrees or two pixels of length
+    assert cosine.max() < 0.995
+
+
+@pytest.mark.real
+def test_levin_s_kernels_never_come_up(shared: Path) -> None:
+    from blurface.kernels import create_kernel_set
+
+    kernels = draw_kernels(3_000, np.random.default_rng(0), Degradation()).reshape(3_000, -1)
+    kernels /= np.linalg.norm(kernels, axis=1, keepdims=True)
+    for kernel in create_kernel_set("levin8", data_root=shared / "data").centred("mass").kernels:
+        pad = (RENDER - kernel.size) // 2
+        levin = np.pad(kernel.psf, pad).ravel()
+        assert (kernels @ levin / np.linalg.norm(levin)).max() < 0.97
+
+
+def test_pairs_are_eq_1() -> None:
+    faces = some_faces()
+    settings = Degradation(noise=0, jpeg=0, varying=0, off_centre=0.5)
+    index = np.arange(6)
+    batch = make_pairs(faces, index, np.random.default_rng(1), settings, augment=False)
+    np.testing.assert_array_equal(
+        (batch.sharp[2] * 255).permute(1, 2, 0).numpy(), faces.pictures[2][22:-22, 22:-22]
+    )
+    psf = functional.pad(batch.kernels[:, 0], (0, 1, 0, 1))
+    context = torch.from_numpy(faces.pictures[:6][:, 2:-2, 2:-2]).permute(0, 3, 1, 2).float() / 255
+    expected = (blur(context, psf, margin=20, border="replicate") * 255).round() / 255
+    assert (batch.blurry - expected).abs().max() <= 1 / 255 + 1e-6
+    replicated = make_pairs(faces, index, np.random.default_rng(1), settings, augment=False, replicate=True)
+    expected = (blur(batch.sharp, psf, border="replicate") * 255).round() / 255
+    assert (replicated.blurry - expected).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_stream_is_a_function_of_the_step_however_many_processes() -> None:
+    faces = some_faces(40)
+    whole = PairStream(faces, Degradation(), 16, seed=3)
+    a, b = whole.batch(7), PairStream(faces, Degradation(), 16, seed=3).batch(7)
+    torch.testing.assert_close(a.blurry, b.blurry, atol=0, rtol=0)
+    parts = [PairStream(faces, Degradation(), 8, 3, rank, 2).batch(7) for rank in (0, 1)]
+    torch.testing.assert_close(torch.cat([p.blurry for p in parts]), a.blurry, atol=0, rtol=0)
+    torch.testing.assert_close(torch.cat([p.kernels for p in parts]), a.kernels, atol=0, rtol=0)
+    assert not torch.equal(whole.batch(8).blurry, a.blurry)
+
+
+# -- the loop --------------------------------------------------------------------------------
+
+
+def weights_of(trainer: Trainer) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in trainer.network.parameters()])
+
+
+def test_killed_run_resumes_exactly(tmp_path: Path) -> None:
+    faces = some_faces()
+    config = small_config(schedule={"teacher": ((0, 1.0), (4, 0.2))})
+    whole = Trainer(config, faces, tmp_path / "whole")
+    rows = list(whole.run())
+    assert [r["step"] for r in rows] == [1, 2, 3, 4, 5, 6]
+    assert (tmp_path / "whole" / "small.safetensors").exists()
+    assert len((tmp_path / "whole" / "log.csv").read_text().splitlines()) == 3
+
+    first = Trainer(config, faces, tmp_path / "part")
+    for row in first.run():
+        if row["step"] == 4:
+            break  # killed one step after the checkpoint at step 3
+    second = Trainer(config, faces, tmp_path / "part")
+    second.load(tmp_path / "part" / "checkpoint.pt")
+    assert second.step == 3
+    list(second.run())
+    torch.testing.assert_close(weights_of(second), weights_of(whole), atol=0, rtol=0)
+    for a, b in zip(second.average.parameters(), whole.average.parameters()):
+        torch.testing.assert_close(a, b, atol=0, rtol=0)
+
+
+def test_interrupt_saves(tmp_path: Path) -> None:
+    trainer = Trainer(small_config(), some_faces(), tmp_path)
+    for row in trainer.run():
+        if row["step"] == 2:
+            trainer.stop()
+    assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
+
+
+def test_training_learns(tmp_path: Path) -> None:
+    # defocus of one kind is a task that a small network learns in seconds
+    disc = Degradation(valid_size=(5, 8), defocus=1.0, linear=0, sharp=0, varying=0, noise=0, jpeg=0)
+    config = small_config(
+        network="plain",
+        network_options={"width": 16, "deep": 16, "blocks": (1, 1, 1)},
+        degradation=disc,
+        schedule={"steps": 60, "lr": 1e-3, "adam_lr": 2e-3, "decay": 30},
+        validate_every=60,
+        checkpoint_every=60,
+    )
+    rows = list(Trainer(config, some_faces(), tmp_path).run())
+    assert rows[-1]["psnr"] > rows[-1]["blurry_psnr"] + 0.5
+
+
+def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+    trainer = Trainer(small_config(), some_faces(), tmp_path)
+    trainer.save()
+    data = (tmp_path / "checkpoint.pt").read_bytes()
+    (tmp_path / "checkpoint.pt").write_bytes(data[:1000])
+    with pytest.raises(WeightsError, match="damaged"):
+        trainer.load(tmp_path / "checkpoint.pt")
+
+
+def test_people_of_the_validation_are_not_trained_on() -> None:
+    train, held_out = split_by_identity(some_faces(40), 8, seed=0)
+    assert not set(train.identities) & set(held_out.identities)
+    assert len(train) + len(held_out) == 40
+    assert len(held_out) == 8
+
+
+SCRIPT = """
+import sys
+import torch
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from test_training import small_config, some_faces
+from blurface.training.loop import Trainer
+torch.set_num_threads(1)
+config = small_config(schedule={"steps": 2, "batch_size": 16})
+trainer = Trainer(config, some_faces(), Path(sys.argv[1]))
+rows = list(trainer.run())
+if trainer.group.rank == 0:
+    torch.save({"loss": [r["loss"] for r in rows], "weights": trainer.network.state_dict()}, Path(sys.argv[1]) / "done.pt")
+"""
+
+
+def test_two_processes_train_as_one(tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(SCRIPT)
+    results = []
+    for count in (1, 2):
+        out = tmp_path / str(count)
+        out.mkdir()
+        command = [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            f"--nproc-per-node={count}",
+            "--master-port=0",
+        ]
+        subprocess.run([*command, str(script), str(out), str(Path(__file__).parent)], check=True, timeout=240)
+        results.append(torch.load(out / "done.pt", weights_only=True))
+    one, two = results
+    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    # the sum of two halves rounds differently, and AdamW's first steps amplify it where gradients vanish
+    difference = torch.cat([(two["weights"][n] - v).abs().flatten() for n, v in one["weights"].items()])
+    assert difference.median() < 1e-5
+
+
+# -- configuration ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda p: p.stem)
+def test_configurations_load(path: Path) -> None:
+    config = read_config(path)
+    assert config.name == path.stem
+    # the verifiers that judge are never in a loss
+    assert config.embedder in ("", "mobilefacenet")
+
+
+def test_configuration_mistakes_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text('name = "x"\nnetwork = "fast"\ndata = []\n[schedule]\nstep = 3\n')
+    with pytest.raises(BlurfaceError, match="'step' is no setting"):
+        read_config(path)
+    path.write_text('name = "x"\n')
+    with pytest.raises(BlurfaceError, match="network, data must be set"):
+        read_config(path)
+    path.write_text("name = \n")
+    with pytest.raises(BlurfaceError, match="not TOML"):
+        read_config(path)
+    with pytest.raises(BlurfaceError, match="does not exist"):
+        read_config(tmp_path / "none.toml")
+
+
+def test_schedule() -> None:
+    schedule = Schedule(
+        steps=100, warmup=10, decay=20, loops=((0, 1), (50, 2)), teacher=((0, 1.0), (10, 0.0))
+    )
+    assert schedule.rate(0) == pytest.approx(0.1)
+    assert schedule.rate(50) == 1
+    assert schedule.rate(90) == pytest.approx(0.5)
+    assert schedule.loops_at(49) == 1
+    assert schedule.loops_at(50) == 2
+    assert schedule.teacher_at(5) == pytest.approx(0.5)
+    assert interpolate((), 3) == 0
+
+
+# -- sources ---------------------------------------------------------------------------------
+
+
+def picture(seed: int, size: tuple[int, int] = (112, 112)) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 255, (*size, 3), dtype=np.uint8)
+
+
+def test_packed_file_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "faces.parquet"
+    faces = [PackedFace(f"{i}.jpg", str(i), encode(picture(i, (158, 140)), 100), 23, 20) for i in range(3)]
+    assert write_pack(path, faces, {"dropped": {"near": 2}}) == 3
+    read = read_pack(path)
+    assert read.corner == (23, 20)
+    assert read.note == {"dropped": {"near": 2}}
+    assert np.abs(read.pictures[1].astype(int) - picture(1, (158, 140))).mean() < 3
+    (tmp_path / "cut.parquet").write_bytes(path.read_bytes()[:500])
+    with pytest.raises(DataError, match=r"cut\.parquet"):
+        read_pack(tmp_path / "cut.parquet")
+    write_pack(path, [PackedFace("x", "y", b"no jpeg", 0, 0)], {})
+    with pytest.raises(DataError, match="'x' cannot be decoded"):
+        read_pack(path)
+    write_pack(path, [], {})
+    with pytest.raises(DataError, match="holds no face"):
+        read_pack(path)
+
+
+def test_folder_tar_and_recordio_hold_the_same_faces(tmp_path: Path) -> None:
+    encoded = []
+    for i in range(4):
+        buffer = io.BytesIO()
+        Image.fromarray(picture(i)).save(buffer, "PNG")
+        encoded.append(buffer.getvalue())
+    for i, data in enumerate(encoded):
+        (tmp_path / "folder" / f"person{i // 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "folder" / f"person{i // 2}" / f"{i}.png").write_bytes(data)
+    with tarfile.open(tmp_path / "shard.tar", "w") as archive:
+        for i, data in enumerate(encoded):
+            for suffix, content in (("png", data), ("cls", f"person{i // 2}".encode())):
+                info = tarfile.TarInfo(f"{i}.{suffix}")
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    with open(tmp_path / "train.rec", "wb") as file:
+        # an index record without a picture comes first, as in the files that are passed around
+        records = [struct.pack("<IfQQ", 2, 0, 0, 0) + struct.pack("<2f", 5, 9)]
+        records += [struct.pack("<IfQQ", 0, i // 2, i, 0) + data for i, data in enumerate(encoded)]
+        for record in records:
+            file.write(struct.pack("<II", 0xCED7230A, len(record)) + record + b"\0" * (-len(record) % 4))
+    sources = [read_faces([tmp_path / name]) for name in ("folder", "shard.tar", "train.rec")]
+    for faces in sources:
+        assert faces.corner == (0, 8)
+        assert len(set(faces.identities)) == 2
+        np.testing.assert_array_equal(faces.pictures, np.stack([picture(i) for i in range(4)]))
+    both = read_faces([tmp_path / "folder", tmp_path / "train.rec"])
+    assert len(both) == 8
+    assert len(set(both.identities)) == 4
+
+    data = (tmp_path / "train.rec").read_bytes()
+    (tmp_path / "cut.rec").write_bytes(data[:-10])
+    (tmp_path / "cut.tar").write_bytes((tmp_path / "shard.tar").read_bytes()[:700])
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "faces.xyz").write_bytes(b"")
+    for name, message in (("cut.rec", "inside record"), ("cut.tar", "no complete tar"), ("empty", "holds no face"), ("faces.xyz", "no source")):  # fmt: skip
+        with pytest.raises(DataError, match=message):
+            read_faces([tmp_path / name])

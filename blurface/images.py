@@ -31,7 +31,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
-from torch import Tensor
+from torch import Tensor, nn
 
 from .errors import ImageError
 
@@ -562,7 +562,13 @@ class _Source:
             raise ImageError(f"{label} is a {tensor.layout} tensor.", "Call its .to_dense() first.")
         _sized(label, *shape[-2:])
         raw = tensor[(None,) * (4 - tensor.ndim)]
-        return cls.make(label, raw, value_range, bgr, lambda raw: raw.reshape(shape), tensor)
+
+        def wrap(raw: Tensor) -> Tensor:
+            back = raw.reshape(shape)
+            # Such as torchvision's Image, whose own operations return plain tensors.
+            return back if type(tensor) in (Tensor, nn.Parameter) else back.as_subclass(type(tensor))
+
+        return cls.make(label, raw.as_subclass(Tensor), value_range, bgr, wrap, tensor)
 
 
 def _sized(label: str, height: int, width: int) -> None:

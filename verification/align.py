@@ -234,18 +234,18 @@ def _warp(
     left, top = math.floor(at_x.min()) - reach, math.floor(at_y.min()) - reach
     columns = math.ceil((math.ceil(at_x.max()) + reach - left + 1) / block) * block
     rows = math.ceil((math.ceil(at_y.max()) + reach - top + 1) / block) * block
-    source = Image.fromarray(_window(image, top, left, rows, columns))
-    if block > 1:
-        source = source.reduce(block)
+    window = _window(image, top, left, rows, columns)
     fine = 2 if reduction / block > 1.0 + 1e-6 else 1
     # PIL maps pixel corners: (u, v) of the output's grid to (x, y) of the source's, both with the
     # corner of the first pixel at 0. Ours have its centre there, hence the halves.
     a, b = inverse[:, 0] / (fine * block), inverse[:, 1] / (fine * block)
     offset = (inverse[:, 2] - [left, top] + 0.5 - (inverse[:, 0] + inverse[:, 1]) / 2) / block
     coefficients = (a[0], b[0], offset[0], a[1], b[1], offset[1])
-    warped = source.transform(
-        (width * fine, height * fine), Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC
-    )
-    if fine > 1:
-        warped = warped.reduce(fine)
-    return np.array(warped), float(outside.mean())
+    size = (width * fine, height * fine)
+    pixels = np.empty((height, width, 3), np.uint8)
+    for channel in range(3):
+        # In float: on bytes PIL's interpolation cuts off decimals, which darkens by half a level.
+        source = Image.fromarray(window[..., channel].astype(np.float32)).reduce(block)
+        warped = source.transform(size, Image.Transform.AFFINE, coefficients, Image.Resampling.BICUBIC)
+        pixels[..., channel] = np.asarray(warped.reduce(fine)).round().clip(0, 255)
+    return pixels, float(outside.mean())

@@ -120,7 +120,8 @@ def euclidean_scores(reference: ArrayLike, probe: ArrayLike) -> Floats:
 def failures(reference: ArrayLike, probe: ArrayLike) -> Bools:
     """(N,) bool: pairs with a face that could not be enrolled."""
     a, b = _pair(reference, probe)
-    return ~np.isfinite(np.concatenate([a, b], axis=1)).all(axis=1)
+    enrolled: Bools = np.isfinite(np.concatenate([a, b], axis=1)).all(axis=1)
+    return ~enrolled
 
 
 def fold_means(reference: ArrayLike, probe: ArrayLike, folds: ArrayLike) -> Floats:

@@ -24,7 +24,7 @@ def require_torchvision() -> None:
         that mends it.
     """
     try:
-        importlib.import_module("torchvision")
+        _load()
     except ModuleNotFoundError as error:
         if error.name != "torchvision":
             raise
@@ -34,6 +34,10 @@ def require_torchvision() -> None:
     # A second import after a failed one ends in an AttributeError about a half-initialised module.
     except (RuntimeError, ImportError, AttributeError, OSError) as error:
         raise _misfit(error) from error
+
+
+def _load() -> None:
+    importlib.import_module("torchvision")
 
 
 def _misfit(error: Exception) -> MissingDependencyError:

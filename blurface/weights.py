@@ -68,7 +68,7 @@ def save_model(
     note : dict
         How it was trained.
     """
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     metadata = {
         "format": "pt",
@@ -81,7 +81,7 @@ def save_model(
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        save_file(tensors, temporary, metadata)
+        temporary.write_bytes(save(tensors, metadata))
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -111,56 +111,109 @@ def _padded_shape(shape: tuple[int, int], kernel_size: int) -> tuple[int, int]:
 
 
 class _Splitting:
-    """Half-quadratic solver on pictures that are periodic: data term and differences.
+    """Half-quadratic solver on pictures that are periodic: data term and circular differences.
 
-    The pictures (N, C, H, W) and one kernel for each (N, K, K).
+    Holds buffers that every round uses again; the rounds are where the method spends its time.
+
+    Parameters
+    ----------
+    y : Tensor
+        (N, C, H, W).
+    kernels : Tensor
+        (N, K, K).
     """
 
     def __init__(self, y: Tensor, kernels: Tensor) -> None:
-        self.shape = (y.shape[-2], y.shape[-1])
-        otf = psf_to_otf(kernels, self.shape)[:, None]
-        self.data = torch.view_as_real(otf.conj() * to_frequency(y))
-        self.power = otf.abs() ** 2
-        self.smooth = difference_power(self.shape, y)
-        self.across, self.down, self.back = (torch.empty_like(y) for _ in range(3))
+        # A real transform is faster along an even axis.
+        self.turned = y.shape[-1] % 2 == 1 and y.shape[-2] % 2 == 0
+        self.y = self.turn(y).contiguous()
+        self.shape = (self.y.shape[-2], self.y.shape[-1])
+        otf = psf_to_otf(self.turn(kernels).contiguous(), self.shape)[:, None]
+        # Spectra as pairs of reals: with real factors that is faster than complex arithmetic.
+        self.data = torch.view_as_real(otf.conj() * to_frequency(self.y))
+        self.power = _twice(otf.abs() ** 2)
+        self.smooth = _twice(difference_power(self.shape, y))
+        self.x, self.back = self.y.clone(), torch.empty_like(self.y)
+        self.slopes = y.new_empty((2, *self.y.shape))
+        self.scale = torch.empty_like(self.power)
+        across, down = self.slopes
+        x, back = self.x, self.back
+        # Views of the buffers: inner part and wrapped edge of each difference and of its adjoint.
+        self.forward_views = (
+            (x[..., 1:], x[..., :-1], across[..., :-1]),
+            (x[..., 0], x[..., -1], across[..., -1]),
+            (x[..., 1:, :], x[..., :-1, :], down[..., :-1, :]),
+            (x[..., 0, :], x[..., -1, :], down[..., -1, :]),
+        )
+        self.adjoint_views = (
+            (back[..., 1:], across[..., :-1]),
+            (back[..., 0], across[..., -1]),
+            (back[..., 1:, :], down[..., :-1, :]),
+            (back[..., 0, :], down[..., -1, :]),
+        )
 
-    def differences(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Circular forward differences; the two buffers are used again by the next call."""
-        across, down = self.across, self.down
-        torch.sub(x[..., 1:], x[..., :-1], out=across[..., :-1])
-        torch.sub(x[..., 0], x[..., -1], out=across[..., -1])
-        torch.sub(x[..., 1:, :], x[..., :-1, :], out=down[..., :-1, :])
-        torch.sub(x[..., 0, :], x[..., -1, :], out=down[..., -1, :])
-        return across, down
+    def turn(self, images: Tensor) -> Tensor:
+        return images.mT if self.turned else images
 
-    def solve(self, across: Tensor, down: Tensor, weight: float, data: Tensor, denominator: Tensor) -> Tensor:
-        """x = F^-1[(data + weight F(D^T(across, down))) / (denominator + weight |D|^2)]."""
-        back = torch.add(across, down, out=self.back).neg_()
-        back[..., 1:] += across[..., :-1]
-        back[..., 0] += across[..., -1]
-        back[..., 1:, :] += down[..., :-1, :]
-        back[..., 0, :] += down[..., -1, :]
-        half = to_frequency(back)
-        scale = torch.add(denominator, self.smooth, alpha=weight).reciprocal_()
-        torch.view_as_real(half).mul_(weight).add_(data).mul_(scale[..., None])
-        return from_frequency(half, self.shape)
+    def differences(self) -> Tensor:
+        """Circular forward differences of x across and down, (2, N, C, H, W), always in one buffer."""
+        for after, before, difference in self.forward_views:
+            torch.sub(after, before, out=difference)
+        return self.slopes
+
+    def solve(self, empty: bool, weight: Tensor, data: Tensor, denominator: Tensor) -> None:
+        """x = F^-1[(data + weight F(D^T slopes)) / (denominator + weight |D|^2)].
+
+        ``weight`` is (N, 1, 1, 1, 1); ``empty`` slopes count as zeros.
+        """
+        scale = torch.addcmul(denominator, self.smooth, weight, out=self.scale)
+        if empty:
+            pairs = data / scale
+        else:
+            # The negative of D^T, which saves turning the sign.
+            torch.add(self.slopes[0], self.slopes[1], out=self.back)
+            for target, slope in self.adjoint_views:
+                target.sub_(slope)
+            pairs = torch.view_as_real(to_frequency(self.back))
+            torch.addcmul(data, pairs, weight, value=-1, out=pairs).div_(scale)
+        self.x.copy_(from_frequency(torch.view_as_complex(pairs), self.shape))
+
+    def sparse_gradient(self, gradient: Tensor, rounds: int, data: Tensor, denominator: Tensor) -> None:
+        """Rounds over beta = 2 gradient x (1, 2, 4, ...): keep slopes of at least gradient / beta."""
+        empty = True
+        for turn in range(rounds):
+            across, down = slopes = self.differences()
+            size = torch.mul(across, across, out=self.back).addcmul_(down, down)
+            if size.shape[1] > 1:
+                size = size.sum(1, keepdim=True)
+            # In the first rounds nothing may be kept; once something is, it hardly goes again.
+            kept = torch.ge(size, 0.5 ** (turn + 1), out=size)
+            empty = empty and not bool(kept.any())
+            if not empty:
+                slopes.mul_(kept)
+            self.solve(empty, gradient * 2.0 ** (turn + 1), data, denominator)
 
 
-def _l0_gradient(solver: _Splitting, x: Tensor, gradient: float, data: Tensor, denominator: Tensor) -> Tensor:
-    """Rounds over beta_g = 2 lambda_g, doubled while below 1e5."""
-    beta = 2 * gradient
-    while beta < 1e5:
-        across, down = solver.differences(x)
-        size = across.square().addcmul_(down, down)
-        if size.shape[1] > 1:
-            size = size.sum(1, keepdim=True)
-        kept = (size >= gradient / beta).to(x.dtype)
-        x = solver.solve(across.mul_(kept), down.mul_(kept), beta, data, denominator)
-        beta *= 2
-    return x
+def _twice(values: Tensor) -> Tensor:
+    """(..., H, W) -> (..., H, W, 2), contiguous: one factor for a real and an imaginary part."""
+    return torch.stack((values, values), -1)
 
 
-def latent_pictures(pictures: Tensor, kernels: Tensor, intensity: float, gradient: float) -> Tensor:
+def _doublings(weight: float, limit: float) -> int:
+    """How often beta = 2 weight, doubled every time, is below the limit."""
+    beta, count = 2 * weight, 0
+    while beta < limit:
+        beta, count = 2 * beta, count + 1
+    return count
+
+
+# Pixels that are worked on together: their buffers should stay in a core's cache.
+_CHUNK = 32768
+
+
+def latent_pictures(
+    pictures: Tensor, kernels: Tensor, intensity: Tensor | float, gradient: Tensor | float
+) -> Tensor:
     """The x-step: L0 of intensity and gradient with a known kernel.
 
     Parameters
@@ -169,38 +222,44 @@ def latent_pictures(pictures: Tensor, kernels: Tensor, intensity: float, gradien
         (N, C, H, W) float64; the gradient's L0 norm counts pixels over all channels jointly.
     kernels : Tensor
         (N, K, K).
-    intensity, gradient : float
-        lambda_p (0 leaves the intensity term out) and lambda_g.
+    intensity, gradient : Tensor or float
+        lambda_p (0 leaves the intensity term out) and lambda_g, one or (N,).
 
     Returns
     -------
     Tensor
         (N, C, H, W).
     """
-    height, width = pictures.shape[-2:]
-    y = pad_circular(pictures, _padded_shape((height, width), kernels.shape[-1]))
-    solver = _Splitting(y, kernels)
-    x = y
-    if intensity == 0:
-        x = _l0_gradient(solver, x, gradient, solver.data, solver.power)
-    else:
-        beta = 2 * intensity
-        while beta < 8:
-            kept = torch.where(x.square() < intensity / beta, 0.0, x)
-            data = torch.view_as_real(to_frequency(kept)).mul_(beta).add_(solver.data)
-            x = _l0_gradient(solver, x, gradient, data, solver.power + beta)
-            beta *= 2
-    return x[..., :height, :width]
-
-
-def _latent_by_weight(y: Tensor, kernels: Tensor, intensity: Tensor, gradient: Tensor) -> Tensor:
-    """:func:`latent_pictures` where every picture has weights of its own."""
-    pairs = torch.stack((intensity, gradient), 1)
-    found = torch.empty_like(y)
-    for pair in torch.unique(pairs, dim=0):
-        same = (pairs == pair).all(1)
-        found[same] = latent_pictures(y[same, None], kernels[same], float(pair[0]), float(pair[1]))[:, 0]
+    count, height, width = len(pictures), pictures.shape[-2], pictures.shape[-1]
+    pixel = torch.as_tensor(intensity).to(pictures).expand(count)
+    slope = torch.as_tensor(gradient).to(pictures).expand(count)
+    # Pictures that need the same numbers of rounds go together.
+    rounds: dict[tuple[int, int], list[int]] = {}
+    for index, (one, other) in enumerate(zip(pixel.tolist(), slope.tolist(), strict=True)):
+        key = (_doublings(one, 8.0) if one else 0, _doublings(other, 1e5))
+        rounds.setdefault(key, []).append(index)
+    shape = _padded_shape((height, width), kernels.shape[-1])
+    together = max(1, _CHUNK // (shape[0] * shape[1] * pictures.shape[1]))
+    found = torch.empty_like(pictures)
+    for (outer, inner), members in rounds.items():
+        for start in range(0, len(members), together):
+            part = members[start : start + together]
+            y = pad_circular(pictures[part], shape)
+            x = _l0_rounds(_Splitting(y, kernels[part]), pixel[part], slope[part], outer, inner)
+            found[part] = x[..., :height, :width]
     return found
+
+
+def _l0_rounds(solver: _Splitting, intensity: Tensor, gradient: Tensor, outer: int, inner: int) -> Tensor:
+    slope, pixel = gradient.view(-1, 1, 1, 1, 1), intensity.view(-1, 1, 1, 1, 1)
+    if outer == 0:
+        solver.sparse_gradient(slope, inner, solver.data, solver.power)
+    for turn in range(outer):
+        weight = pixel * 2.0 ** (turn + 1)
+        kept = torch.where(solver.x.square() < 0.5 ** (turn + 1), 0.0, solver.x)
+        data = torch.view_as_real(to_frequency(kept)).mul_(weight).add_(solver.data)
+        solver.sparse_gradient(slope, inner, data, solver.power + weight)
+    return solver.turn(solver.x)
 
 
 def solve_kernels(x: Tensor, y: Tensor, size: int, weight: float, iterations: int = 20) -> Tensor:
@@ -284,7 +343,7 @@ def estimate_kernels(
             kernels = resize_kernels(kernels, 2**0.5, size)
         threshold, latent = first_threshold, y
         for _ in range(settings.alternations):
-            latent = _latent_by_weight(y, kernels, intensity, gradient)
+            latent = latent_pictures(y[:, None], kernels, intensity, gradient)[:, 0]
             edges, threshold = select_edges(derivatives(latent), threshold)
             kernels = solve_kernels(edges, slopes, size, settings.kernel_weight)
             kernels = project_kernels(remove_small_components(kernels))
@@ -357,15 +416,16 @@ def restore(rgb: Tensor, kernels: Tensor, settings: PanSettings | None = None) -
     settings = settings or PanSettings()
     height, width = rgb.shape[-2:]
     y = pad_circular(rgb, _padded_shape((height, width), kernels.shape[-1]))
-    solver = _Splitting(y, kernels)
-    x, beta = y, 1 / settings.tv
+    solver = _Splitting(y, kernels.expand(len(rgb), -1, -1))
+    beta = 1 / settings.tv
     while beta > 1e-3:
-        across, down = solver.differences(x)
+        slopes = solver.differences()
         limit = beta * settings.tv
-        across.sub_(across.clamp(-limit, limit))
-        down.sub_(down.clamp(-limit, limit))
-        x = solver.solve(across, down, 1 / (2 * beta), solver.data, solver.power)
+        slopes.sub_(slopes.clamp(-limit, limit))
+        weight = y.new_full((len(y), 1, 1, 1, 1), 1 / (2 * beta))
+        solver.solve(False, weight, solver.data, solver.power)
         beta /= 2
+    x = solver.turn(solver.x)
     smooth = x[..., :height, :width]
     if settings.ring_weight == 0:
         return smooth

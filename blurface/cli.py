@@ -17,16 +17,16 @@ from . import __version__
 from .errors import BlurfaceError
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "verify": ("protocols.commands.verify:verify", "Blur, restore and verify a benchmark's pairs; print the table."),
-    "demo": ("protocols.commands.demo:demo", "The whole pipeline on one photograph, with nothing to download."),
-    "restore": ("protocols.commands.restore:restore", "Restore pictures: files, folders, globs or standard input."),
+    "verify": ("protocols.commands.verify:verify", "Blur, restore and verify a benchmark's pairs."),
+    "demo": ("protocols.commands.demo:demo", "The whole pipeline on one photograph, no download."),
+    "restore": ("protocols.commands.restore:restore", "Restore files, folders, globs or standard input."),
     "train": ("protocols.commands.train:train", "Train a network from a configuration file."),
     "export": ("blurface.commands.export:export", "Export a network to ONNX or OpenVINO."),
     "tables": ("protocols.commands.tables:tables", "Print the paper's tables from finished runs."),
     "figures": ("protocols.commands.figures:figures", "Draw the paper's figures and those beyond it."),
     "report": ("protocols.commands.report:report", "Make one self-contained HTML page of a run."),
     "data": ("protocols.commands.data:data", "List, get, find, check, pack and clear data sets and weights."),
-    "doctor": ("protocols.commands.doctor:doctor", "Show versions, devices, data and weights, and what is missing."),
+    "doctor": ("protocols.commands.doctor:doctor", "Show versions, data and weights, and what is missing."),
     "restorers": ("protocols.commands.listings:restorers", "List the registered restorers."),
     "verifiers": ("protocols.commands.listings:verifiers", "List the registered verifiers."),
     "kernels": ("protocols.commands.listings:kernels", "List the registered kernel sets."),

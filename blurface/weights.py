@@ -160,7 +160,7 @@ def bf16_is_fast(device: torch.device | str = "cpu") -> bool:
     """Whether bfloat16 convolutions run natively there (else they are emulated, and very slow)."""
     device = torch.device(device)
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
+        return bool(torch.cuda.is_bf16_supported())
     if device.type != "cpu":
         return False
     try:

@@ -49,7 +49,8 @@ def check_psf(array: ArrayLike, name: str = "kernel") -> Psf:
     total = psf.sum()
     if not total > 0:
         raise KernelError(f"{name}: its sum is zero.", "A blur kernel needs at least one positive value.")
-    return (psf / total).astype(np.float32)
+    unit: Psf = (psf / total).astype(np.float32)
+    return unit
 
 
 def odd_square(array: ArrayLike) -> NDArray[np.float64]:

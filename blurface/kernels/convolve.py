@@ -60,5 +60,5 @@ def blur(batch: Tensor, psf: Tensor, *, margin: int = 0, border: Border = "valid
     # factors only makes it faster.
     size = (next_fast_len(height, real=True), next_fast_len(width, real=True))
     transfer = torch.fft.rfft2(psf.to(batch.dtype), s=size)[:, None]
-    blurred = torch.fft.irfft2(torch.fft.rfft2(batch, s=size) * transfer, s=size)
+    blurred: Tensor = torch.fft.irfft2(torch.fft.rfft2(batch, s=size) * transfer, s=size)
     return blurred[..., 2 * half : height, 2 * half : width].contiguous()

@@ -37,7 +37,8 @@ def defocus_psf(radius: float, oversampling: int = 16) -> Psf:
     share = inside.reshape(size, oversampling, size, oversampling).mean((1, 3))
     if share.sum() == 0:  # a disc smaller than the sampling: no blur
         share[half, half] = 1
-    return (share / share.sum()).astype(np.float32)
+    unit: Psf = (share / share.sum()).astype(np.float32)
+    return unit
 
 
 def defocus_set(argument: str = "") -> KernelSet:

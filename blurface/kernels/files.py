@@ -67,7 +67,7 @@ def read_kernels(path: str | Path) -> list[Kernel]:
             raise KernelError(f"{path}: {name} is no two-dimensional array of numbers.")
         label = name[1:] if name[:1] == "k" and name[1:].isdigit() else name
         try:
-            kernels.append(Kernel(label, odd_square(values)))
+            kernels.append(Kernel(label, odd_square(values).astype(np.float32)))
         except KernelError as error:
             raise KernelError(f"{path}: {error.message}", error.hint) from None
     return kernels

@@ -26,7 +26,8 @@ def matern52(
 ) -> NDArray[np.float64]:
     """Matern-5/2 covariance of eq. 4 at time lags |t1 - t2|."""
     scaled = np.sqrt(5.0) * np.abs(lag) / length_scale
-    return sigma**2 * (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+    covariance: NDArray[np.float64] = sigma**2 * (1 + scaled + scaled**2 / 3) * np.exp(-scaled)
+    return covariance
 
 
 @lru_cache(maxsize=4)
@@ -34,7 +35,7 @@ def _factor(samples: int, length_scale: float) -> NDArray[np.float64]:
     times = np.arange(samples) * STEP
     covariance = matern52(times[:, None] - times[None, :], length_scale)
     # The covariance of a smooth process is singular to rounding; the jitter is far below a pixel.
-    return np.linalg.cholesky(covariance + 1e-10 * np.eye(samples))
+    return np.asarray(np.linalg.cholesky(covariance + 1e-10 * np.eye(samples)), np.float64)
 
 
 def trajectories(
@@ -145,7 +146,8 @@ def sample_paths(
     # Equal times carry equal mass; the ends of the polyline count half.
     weights = np.ones(samples)
     weights[[0, -1]] = 0.5
-    return paths - (weights @ paths / weights.sum())[:, None, :]
+    centred: NDArray[np.float64] = paths - (weights @ paths / weights.sum())[:, None, :]
+    return centred
 
 
 def sample_kernels(

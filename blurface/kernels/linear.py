@@ -76,7 +76,8 @@ def linear_psf(length: float, angle: float) -> Psf:
             psf[row + half, column + half] = _area(
                 _clip(_clip(band, 0, column - 0.5, -1), 0, column + 0.5, 1)
             )
-    return (psf / psf.sum()).astype(np.float32)
+    unit: Psf = (psf / psf.sum()).astype(np.float32)
+    return unit
 
 
 def linear_set(argument: str = "") -> KernelSet:

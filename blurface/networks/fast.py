@@ -167,6 +167,8 @@ class FastNet(nn.Module):
     no multiple of 8 are continued by their edge and cut again.
     """
 
+    luma: Tensor
+
     def __init__(
         self,
         width: int = 64,

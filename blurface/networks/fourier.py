@@ -67,7 +67,7 @@ def inverse_transform(
     """First ``cut`` rows and columns of the real image of ``size`` (W even) with this half spectrum."""
     height, width = size
     if not matrix:
-        image = torch.fft.irfft2(torch.complex(spectrum.real, spectrum.imag), s=size)
+        image: Tensor = torch.fft.irfft2(torch.complex(spectrum.real, spectrum.imag), s=size)
         return image[..., : cut[0], : cut[1]]
     device = spectrum.real.device
     down_c, down_s = _table(torch.arange(cut[0], device=device), torch.arange(height, device=device), height)

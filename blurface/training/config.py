@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import tomllib
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,7 @@ def interpolate(points: tuple[tuple[int, float], ...], step: int) -> float:
         return 0.0
     if step <= points[0][0]:
         return float(points[0][1])
-    for (left, low), (right, high) in zip(points, points[1:]):
+    for (left, low), (right, high) in pairwise(points):
         if step <= right:
             return float(low + (high - low) * (step - left) / (right - left))
     return float(points[-1][1])

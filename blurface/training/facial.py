@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,14 +16,14 @@ class _Prelu(torch.autograd.Function):
     """PReLU with a frozen slope: its backward is one multiplication."""
 
     @staticmethod
-    def forward(ctx: torch.autograd.function.FunctionCtx, x: Tensor, slope: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
         factor = torch.where(x > 0, torch.ones((), dtype=x.dtype, device=x.device), slope)
         ctx.save_for_backward(factor)
         return x * factor
 
     @staticmethod
-    def backward(ctx: torch.autograd.function.FunctionCtx, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        (factor,) = ctx.saved_tensors  # type: ignore[attr-defined]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (factor,) = ctx.saved_tensors
         return gradient * factor, None
 
 
@@ -32,7 +33,7 @@ class _FrozenPrelu(nn.Module):
         self.register_buffer("slope", slope.detach().clone().view(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = _Prelu.apply(x, self.slope.to(x.dtype))  # type: ignore[no-untyped-call,operator]
+        y: Tensor = _Prelu.apply(x, self.slope.to(x.dtype))
         return y
 
 
@@ -70,7 +71,7 @@ def frozen_embedder(module: nn.Module) -> Embed:
     """
     frozen = copy.deepcopy(module).eval()
     _freeze(frozen)
-    frozen = frozen.requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    frozen = frozen.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def embed(batch: Tensor) -> Tensor:
         out: Tensor = frozen(batch.contiguous(memory_format=torch.channels_last))

@@ -30,9 +30,10 @@ from .pack import Faces
 from .pairs import Batch, PairStream, make_pairs
 
 LOG_COLUMNS = (
-    "step", "faces", "seconds", "rate", "loss", "psnr", "blurry_psnr", "psnr_true_kernel", "cosine", "blurry_cosine",
-    "kernel_cosine", "sharp_psnr",
-)  # fmt: skip
+    *("step", "faces", "seconds", "rate", "loss"),
+    *("psnr", "blurry_psnr", "psnr_true_kernel", "sharp_psnr"),
+    *("cosine", "blurry_cosine", "kernel_cosine"),
+)
 
 
 def estimate_of(network: nn.Module, blurry: Tensor, **options: Any) -> Estimate:
@@ -90,7 +91,7 @@ class Group:
         flat = torch.cat([g.flatten() for g in gradients])
         torch.distributed.all_reduce(flat)
         flat /= self.size
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients])):
+        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients])):
             gradient.copy_(part.view_as(gradient))
 
     def mean(self, value: float) -> float:

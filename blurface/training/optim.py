@@ -23,7 +23,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
         into about 0.7 .. 1.2 in five steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.float()
+    x: Tensor = matrices.float()
     turned = x.shape[1] > x.shape[2]
     if turned:
         x = x.transpose(1, 2)

@@ -74,7 +74,9 @@ def _read(path: Path) -> Faces:
 
 
 def _collect(path: Path, items: Iterator[tuple[str, str, NDArray[np.uint8]]]) -> Faces:
-    pictures, names, identities = [], [], []
+    pictures: list[NDArray[np.uint8]] = []
+    names: list[str] = []
+    identities: list[str] = []
     corner: tuple[int, int] | None = None
     for name, identity, pixels in items:
         # 112x112 crops of the ArcFace template hold the 112x96 face in columns 8 to 103.

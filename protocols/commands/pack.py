@@ -51,7 +51,8 @@ def nearest_similarity(
 
     def unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
         x = x - mean
-        return x / np.linalg.norm(x, axis=1, keepdims=True)
+        length: NDArray[np.float32] = np.linalg.norm(x, axis=1, keepdims=True)
+        return x / length
 
     a, b = unit(embeddings), unit(reference)
     return np.concatenate([(a[i : i + 1024] @ b.T).max(1) for i in range(0, len(a), 1024)])

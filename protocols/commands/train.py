@@ -13,6 +13,10 @@ import click
 from blurface.errors import BlurfaceError, DataError
 
 
+SHOWN = ("loss", "psnr", "blurry_psnr", "psnr_true_kernel", "cosine", "kernel_cosine", "sharp_psnr")
+"""Figures of the progress line."""
+
+
 def parse_override(text: str) -> tuple[str, Any]:
     """``name=value`` with a Python literal, or a plain word.
 
@@ -148,19 +152,7 @@ def train(
             shown = now
             speed = (row["step"] - first) / (now - started)
             left = (config.schedule.steps - row["step"]) / speed / 60
-            figures = "  ".join(
-                f"{name} {row[name]:.4g}"
-                for name in (
-                    "loss",
-                    "psnr",
-                    "blurry_psnr",
-                    "psnr_true_kernel",
-                    "cosine",
-                    "kernel_cosine",
-                    "sharp_psnr",
-                )
-                if name in row
-            )
+            figures = "  ".join(f"{name} {row[name]:.4g}" for name in SHOWN if name in row)
             console.print(
                 f"step {row['step']:>6.0f}  {speed * config.schedule.batch_size:.1f} faces/s  "
                 f"{left:.0f} min left  {figures}",

@@ -313,7 +313,8 @@ config = small_config(schedule={"steps": 2, "batch_size": 16})
 trainer = Trainer(config, some_faces(), Path(sys.argv[1]))
 rows = list(trainer.run())
 if trainer.group.rank == 0:
-    torch.save({"loss": [r["loss"] for r in rows], "weights": trainer.network.state_dict()}, Path(sys.argv[1]) / "done.pt")
+    result = {"loss": [r["loss"] for r in rows], "weights": trainer.network.state_dict()}
+    torch.save(result, Path(sys.argv[1]) / "done.pt")
 """
 
 
@@ -440,6 +441,12 @@ def test_folder_tar_and_recordio_hold_the_same_faces(tmp_path: Path) -> None:
     (tmp_path / "cut.tar").write_bytes((tmp_path / "shard.tar").read_bytes()[:700])
     (tmp_path / "empty").mkdir()
     (tmp_path / "faces.xyz").write_bytes(b"")
-    for name, message in (("cut.rec", "inside record"), ("cut.tar", "no complete tar"), ("empty", "holds no face"), ("faces.xyz", "no source")):  # fmt: skip
+    messages = {
+        "cut.rec": "inside record",
+        "cut.tar": "no complete tar",
+        "empty": "holds no face",
+        "faces.xyz": "no source",
+    }
+    for name, message in messages.items():
         with pytest.raises(DataError, match=message):
             read_faces([tmp_path / name])

@@ -12,7 +12,6 @@ import click
 
 from blurface.errors import BlurfaceError, DataError
 
-
 SHOWN = ("loss", "psnr", "blurry_psnr", "psnr_true_kernel", "cosine", "kernel_cosine", "sharp_psnr")
 """Figures of the progress line."""
 
@@ -141,7 +140,8 @@ def train(
     if not quiet:
         console.print(
             f"{config.name}: {parameters / 1e6:.2f} M parameters, {len(trainer.stream.faces)} faces, "
-            f"{len(trainer.held_out)} held out, {config.schedule.steps} steps of {config.schedule.batch_size}, "
+            f"{len(trainer.held_out)} held out, "
+            f"{config.schedule.steps} steps of {config.schedule.batch_size}, "
             f"{'bfloat16' if trainer.bf16 else 'float32'}, {torch.get_num_threads()} threads."
         )
     started, first = time.monotonic(), trainer.step

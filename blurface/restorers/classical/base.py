@@ -37,6 +37,8 @@ class ClassicalRestorer(Restorer):
     """
 
     Settings: ClassVar[type[Any]]
+    #: Options beside the settings, with their defaults.
+    extra_options: ClassVar[dict[str, Any]] = {}
     #: Pictures that are computed together; more do not fit into a core's cache.
     batch_size = 4
 
@@ -51,6 +53,10 @@ class ClassicalRestorer(Restorer):
             anywhere = inspect.Parameter.POSITIONAL_OR_KEYWORD
             parameters.insert(0, inspect.Parameter("kernel_size", anywhere, default=27, annotation="int"))
         parameters += [
+            inspect.Parameter(name, keyword, default=value, annotation=type(value).__name__)
+            for name, value in cls.extra_options.items()
+        ]
+        parameters += [
             inspect.Parameter(field.name, keyword, default=field.default, annotation=field.type)
             for field in fields(cls.Settings)
         ]
@@ -58,18 +64,19 @@ class ClassicalRestorer(Restorer):
 
     def __init__(self, kernel_size: int = 27, *, device: str | torch.device = "cpu", **settings: Any) -> None:
         super().__init__(device)
-        known = [field.name for field in fields(self.Settings)]
+        known = [*self.extra_options, *(field.name for field in fields(self.Settings))]
         for option in settings:
             if option not in known:
                 raise InputError(
                     f"{self.name!r} has no option {option!r}.", f"Its options are {', '.join(known)}."
                 )
         self.kernel_size = check_kernel_size(kernel_size)
+        self.extras = {name: settings.pop(name, value) for name, value in self.extra_options.items()}
         self.settings = self.Settings(**settings)
 
     def options(self) -> dict[str, Any]:
         """The settings, and the kernel size of a blind method."""
-        settings: dict[str, Any] = asdict(self.settings)
+        settings: dict[str, Any] = {**self.extras, **asdict(self.settings)}
         return {"kernel_size": self.kernel_size, **settings} if self.blind else settings
 
     def _estimate(self, pictures: Tensor, kernels: Tensor | None) -> tuple[Tensor, Tensor | None]:

@@ -90,3 +90,26 @@ def test_thresholds_come_from_the_card(tmp_path: Path, monkeypatch: pytest.Monke
     card.write_text("{")
     with pytest.raises(WeightsError, match="not JSON"):
         Gate.of_weights("mine")
+
+
+def test_gated_restorer_is_what_the_stage_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The restorer for the tables and the stage for users give the same pictures."""
+    from stage_support import BrightenRestorer
+
+    from blurface.restorers import restorers
+    from blurface.restorers.gated import Gated
+    from blurface.stage import DeblurStage
+
+    monkeypatch.setattr(restorers, "_entries", dict(restorers._entries))
+    restorers.register("brighten", BrightenRestorer)
+    x = torch.rand(6, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    x *= torch.linspace(0.1, 2, 6)[:, None, None, None].clamp(max=1)
+    gated = Gated("brighten", low=0.5, high=2)
+    expected = DeblurStage(BrightenRestorer(), gate=Gate(0.5, 2))(x)
+    assert torch.equal(gated.restore(x), expected)  # type: ignore[arg-type]
+    assert gated.restore(x, return_kernel=True)[1].shape == (6, 9, 9)
+    assert gated.fingerprint()["options"] == {"low": 0.5, "high": 2}
+    with pytest.raises(InputError, match="Only one"):
+        Gated("brighten", low=1)
+    with pytest.raises(InputError, match="No gate"):
+        Gated("brighten")

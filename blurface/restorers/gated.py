@@ -1,0 +1,88 @@
+"""A network behind its gate, as a restorer: what the stage does, for the tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+from ..errors import InputError
+from ..gate import Gate, kernel_spread
+from .base import Restorer
+
+
+class Gated(Restorer):
+    """Another restorer, applied only to what is blurred.
+
+    Parameters
+    ----------
+    inner : str
+        Name of a restorer that estimates kernels; ``gated:fast`` in listings and tables.
+    low, high : float, optional
+        Thresholds in pixels; default those calibrated for the weights.
+    device : str or torch.device
+    **options
+        Passed to the inner restorer.
+
+    Raises
+    ------
+    InputError
+        If no thresholds are given and none are calibrated.
+    """
+
+    name = "gated"
+
+    def __init__(
+        self,
+        inner: str = "fast",
+        low: float | None = None,
+        high: float | None = None,
+        device: str | torch.device = "cpu",
+        **options: Any,
+    ) -> None:
+        from . import create_restorer
+
+        self.inner = create_restorer(inner, device=device, **options)
+        super().__init__(self.inner.device)
+        self.batch_size = self.inner.batch_size
+        gate = Gate.of_weights(str(getattr(self.inner, "weights", None) or self.inner.name))
+        if low is not None or high is not None:
+            if low is None or high is None:
+                raise InputError("Only one of low and high is given.", "Give both, or neither.")
+            gate = Gate(low, high)
+        if gate is None:
+            raise InputError(
+                f"No gate is calibrated for {inner!r}.",
+                "Give low= and high=, or run benchmarks/calibrate_gate.py.",
+            )
+        self.gate = gate
+
+    def _restore(
+        self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        restored, estimate = cast("tuple[Tensor, Tensor]", self.inner.restore(batch, return_kernel=True))
+        weight = self.gate.weight(kernel_spread(estimate)).to(batch)[:, None, None, None]
+        # Pictures of weight 0 are the very input, not the input to rounding.
+        mixed = torch.where(weight > 0, batch + weight * (restored - batch), batch)
+        return mixed, estimate if return_kernel else None
+
+    def options(self) -> dict[str, Any]:
+        """Thresholds."""
+        return {"low": self.gate.low, "high": self.gate.high}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Thresholds, the gate's code, and all that determines the inner restorer."""
+        from ..assets import sha256_file
+
+        code = sha256_file(Path(__file__).parents[1] / "gate.py")[:16]
+        return {**super().fingerprint(), "gate_code": code, "inner": self.inner.fingerprint()}
+
+    def gflop(self, height: int = 112, width: int = 96) -> float | None:
+        """Of the inner restorer: the score costs nothing more."""
+        return self.inner.gflop(height, width)
+
+    def parameters(self) -> int | None:
+        """Of the inner restorer."""
+        return self.inner.parameters()

@@ -1,4 +1,4 @@
-"""Many items computed by several processes of one thread each."""
+"""Many items computed by several processes, none of which is trusted to survive."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
-
-import torch
 
 from blurface.errors import BlurfaceError
 
@@ -42,24 +40,33 @@ def default_jobs(device: str, seconds: float) -> int:
     seconds : float
         Rough length of the work on one processor; starting processes takes seconds as well.
     """
-    if torch.device(device).type != "cpu" or seconds < _SMALL_SECONDS:
+    if device.partition(":")[0] != "cpu" or seconds < _SMALL_SECONDS:
         return 1
     return min(processors(), 32)
 
 
 @contextlib.contextmanager
-def one_thread(device: str = "cpu") -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Compute on one processor thread inside; as before afterwards."""
+    import torch
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
     before = torch.get_num_threads()
-    if torch.device(device).type == "cpu":
-        torch.set_num_threads(1)
+    torch.set_num_threads(1)
     try:
         with threadpool_limits(1):
             yield
     finally:
         torch.set_num_threads(before)
+
+
+def stay_on_one_thread() -> None:
+    """Compute on one processor thread from now on: for a process that :func:`run` starts."""
+    import torch
+    from threadpoolctl import threadpool_limits
+
+    torch.set_num_threads(1)
+    threadpool_limits(1)
 
 
 def run(
@@ -81,7 +88,8 @@ def run(
     jobs : int
         Number of processes.
     start : callable
-        Called with ``arguments`` in every new process; a function of a module, as ``compute``.
+        Called with ``arguments`` in every new process; a function of a module, as ``compute``. It
+        should call :func:`stay_on_one_thread` where it computes with torch or NumPy.
     compute : callable
         Of one item.
     finished : callable
@@ -104,7 +112,8 @@ def run(
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * jobs:
-                    running[pool.submit(compute, waiting[0])] = waiting.popleft()
+                    future = pool.submit(compute, waiting[0])
+                    running[future] = waiting.popleft()
                 ready, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ready:
                     outcome = future.result()
@@ -126,12 +135,8 @@ def run(
 
 
 def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
-    from threadpoolctl import threadpool_limits
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    torch.set_num_threads(1)
-    threadpool_limits(1)
     start(*arguments)
 
 

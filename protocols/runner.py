@@ -559,7 +559,7 @@ def _execute(tasks: list[Task], worker: Worker, settings: Settings, progress: Pr
 
     jobs = settings.jobs or processes.default_jobs(settings.device, sum(totals.values()) * _SECONDS)
     if jobs == 1 or len(tasks) < 2:
-        with processes.one_thread(settings.device):
+        with processes.one_thread():
             for task in tasks:
                 finished(task, worker.compute(task))
     else:
@@ -573,6 +573,7 @@ _worker: Worker | None = None
 def _start(context: Context) -> None:
     """In a new process: a worker."""
     global _worker
+    processes.stay_on_one_thread()
     _worker = Worker(context)
 
 

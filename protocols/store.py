@@ -157,7 +157,7 @@ class CellStore:
 
     def _read(self, path: Path, key: str) -> Arrays | None:
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            with path.open("rb") as stream, np.load(stream, allow_pickle=False) as archive:
                 arrays: Arrays = {name: archive[name] for name in archive.files}
             if str(arrays.pop(_KEY)) != key:
                 raise ValueError("it belongs to another cell")

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from blurface.errors import BlurfaceError, InputError
+from protocols import processes
+
+
+def _die_once(item: tuple[int, str]) -> int:
+    number, marker = item
+    if number == 2 and not os.path.exists(marker):
+        Path(marker).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number * number
+
+
+def _die(item: int) -> int:
+    os._exit(3)
+
+
+def _fail(item: int) -> int:
+    raise InputError(f"Item {item} is wrong.", "Mend it.")
+
+
+def _nothing() -> None:
+    pass
+
+
+def test_a_process_that_dies_costs_nothing(tmp_path: Path) -> None:
+    marker = str(tmp_path / "died")
+    found: dict[int, int] = {}
+    items = [(n, marker) for n in range(6)]
+    processes.run(items, 2, _nothing, (), _die_once, lambda item, value: found.update({item[0]: value}))
+    assert found == {n: n * n for n in range(6)}
+    assert os.path.exists(marker)
+
+
+def test_processes_that_keep_dying_are_an_error() -> None:
+    with pytest.raises(BlurfaceError, match="keep dying"):
+        processes.run([1, 2], 1, _nothing, (), _die, lambda item, value: None)
+
+
+def test_errors_of_processes_reach_the_user() -> None:
+    with pytest.raises(InputError, match=r"is wrong\. Mend it"):
+        processes.run([1, 2], 2, _nothing, (), _fail, lambda item, value: None)
+
+
+def test_default_jobs() -> None:
+    assert processes.default_jobs("cuda", 1e6) == 1
+    assert processes.default_jobs("cpu", 1.0) == 1
+    assert processes.default_jobs("cpu", 1e6) == min(processes.processors(), 32)

@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from runner_support import (
+    Breaks,
+    Brighter,
+    SquareThumbnails,
+    Thumbnails,
+    draw_crops,
+    random_mobilefacenet,
+    toy_kernels,
+    toy_protocol,
+)
+from scipy.ndimage import convolve
+
+from blurface.errors import BlurfaceError, InputError, UnknownNameError
+from blurface.kernels import Kernel, KernelSet
+from blurface.restorers import restorers
+from protocols import processes, results
+from protocols.datasets import Protocol
+from protocols.degradation import Degradation
+from protocols.quality import psnr
+from protocols.runner import Choice, Evaluation, Settings, evaluate
+from protocols.store import CellWarning
+from verification import embedders
+
+
+@pytest.fixture(scope="module")
+def protocol(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
+    return toy_protocol(draw_crops(tmp_path_factory.mktemp("toy") / "crops"))
+
+
+@pytest.fixture(autouse=True)
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(restorers, "_entries", dict(restorers._entries))
+    monkeypatch.setattr(embedders, "_entries", dict(embedders._entries))
+    for restorer in (Brighter, Breaks):
+        restorers.register(restorer.name, restorer)
+    for embedder in (Thumbnails, SquareThumbnails):
+        embedders.register(embedder.name, embedder)
+
+
+def _settings(*names: str, verifiers: tuple[str, ...] = ("thumbnails",), **options: object) -> Settings:
+    return Settings(
+        tuple(Choice(name) for name in names),
+        tuple(Choice(name) for name in verifiers),
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _picture(protocol: Protocol, image: str) -> np.ndarray:
+    return np.asarray(Image.open(protocol.path(image)).convert("RGB"))
+
+
+def _csv(evaluation: Evaluation) -> str:
+    return results.results_csv(results.summarise(evaluation).rows)
+
+
+def test_a_cell_is_what_the_chain_says(protocol: Protocol, tmp_path: Path) -> None:
+    """Embedding and quality of one probe, worked out by hand."""
+    kernels = toy_kernels()
+    evaluation = evaluate(protocol, kernels, _settings("none", "brighter"), cache=tmp_path)
+    row = 3
+    image = protocol.pairs.probes[row]
+    picture = _picture(protocol, image)
+    psf = kernels.kernels[1].psf
+    # Columns 8 to 103 of the crop, blurred with its own neighbours; what lies beyond repeats its edge.
+    blurred = np.stack([convolve(picture[..., c] / 255.0, psf, mode="nearest") for c in range(3)], 2)[
+        :, 8:104
+    ]
+    blurred = np.round(blurred * 255) / 255
+    for restorer, expected in (
+        ("none", blurred),
+        ("brighter", np.round((blurred + 0.11).clip(0, 1) * 255) / 255),
+    ):
+        embedding = expected.reshape(14, 8, 12, 8, 3).mean((1, 3)).transpose(2, 0, 1).ravel() - 0.5
+        got = evaluation.probe_embeddings("thumbnails", restorer, "2")[row]
+        np.testing.assert_allclose(got, embedding, atol=1e-4)
+        decibel = -10 * np.log10(np.mean((expected - picture[:, 8:104] / 255) ** 2))
+        assert evaluation.quality("112x96", restorer, "2")["psnr"][row] == pytest.approx(decibel, abs=0.02)
+    sharp = evaluation.sharp_embeddings("thumbnails")[protocol.pairs.images.index(image)]
+    np.testing.assert_array_equal(evaluation.probe_embeddings("thumbnails", "none", "sharp")[row], sharp)
+    assert evaluation.quality("112x96", "none", "sharp")["psnr"][row] == 100
+
+
+def test_replicate_border_sees_the_face_only(protocol: Protocol, tmp_path: Path) -> None:
+    kernels = KernelSet("one", (toy_kernels().kernels[0],))
+    evaluation = evaluate(protocol, kernels, _settings("none", border="replicate"), cache=tmp_path)
+    picture = _picture(protocol, protocol.pairs.probes[0])[:, 8:104] / 255.0
+    blurred = np.stack(
+        [convolve(picture[..., c], kernels.kernels[0].psf, mode="nearest") for c in range(3)], 2
+    )
+    embedding = blurred.reshape(14, 8, 12, 8, 3).mean((1, 3)).transpose(2, 0, 1).ravel() - 0.5
+    np.testing.assert_allclose(
+        evaluation.probe_embeddings("thumbnails", "none", "1")[0], embedding, atol=4e-3 / 8
+    )
+
+
+def test_second_run_computes_nothing_and_says_the_same(protocol: Protocol, tmp_path: Path) -> None:
+    settings = _settings("brighter")
+    Thumbnails.calls = 0
+    first = evaluate(protocol, toy_kernels(), settings, cache=tmp_path)
+    calls = Thumbnails.calls
+    second = evaluate(protocol, toy_kernels(), settings, cache=tmp_path)
+    assert Thumbnails.calls == calls
+    # Sharp faces; three kernels of the control; three and no blur of the other; a quality cell beside each.
+    assert (first.computed, first.reused) == (1 + 2 * (3 + 4), 0)
+    assert (second.computed, second.reused) == (0, 15)
+    assert _csv(first) == _csv(second)
+    third = evaluate(protocol, toy_kernels(), settings, cache=tmp_path, fresh=True)
+    assert Thumbnails.calls == 2 * calls
+    assert third.reused == 0
+    assert _csv(third) == _csv(first)
+
+
+def test_what_determines_a_cell_makes_another(protocol: Protocol, tmp_path: Path) -> None:
+    base = evaluate(protocol, toy_kernels(), _settings("brighter"), cache=tmp_path)
+
+    def computed(**changes: object) -> int:
+        options = {"by": changes.pop("by", 0.11)}
+        settings = Settings((Choice("none"), Choice("brighter", options)), (Choice("thumbnails"),), **changes)  # type: ignore[arg-type]
+        return evaluate(protocol, toy_kernels(), settings, cache=tmp_path).computed
+
+    assert computed() == 0
+    assert computed(batch_size=3) == 0  # bounds memory, changes nothing
+    assert computed(by=0.2) == 2 * 4  # the other restorer's cells
+    assert computed(border="replicate") == 2 * (3 + 3)  # the blurred ones
+    assert computed(degradation=Degradation(jpeg=50)) == 2 * (3 + 3)
+    assert computed(degradation=Degradation(noise=0.02)) == 2 * (3 + 3)
+    assert computed(degradation=Degradation(noise=0.02, seed=1)) == 2 * (3 + 3)
+    assert computed(degradation=Degradation(seed=1)) == 0  # no noise: the seed does not matter
+    renamed = KernelSet("other", tuple(Kernel(f"k{i}", k.psf) for i, k in enumerate(toy_kernels().kernels)))
+    assert evaluate(protocol, renamed, _settings("brighter"), cache=tmp_path).computed == 0
+    assert base.computed == 15
+
+
+def test_tables_do_not_depend_on_batch_size(protocol: Protocol, tmp_path: Path) -> None:
+    settings = [_settings("brighter", batch_size=n, degradation=Degradation(0.01, 90)) for n in (1, 5, 64)]
+    texts = {
+        _csv(evaluate(protocol, toy_kernels(), each, cache=tmp_path / str(i)))
+        for i, each in enumerate(settings)
+    }
+    assert len(texts) == 1
+
+
+@pytest.mark.parametrize("stop", [1, 4, 9, 14])
+def test_stopped_run_goes_on_where_it_was(protocol: Protocol, tmp_path: Path, stop: int) -> None:
+    settings = _settings("brighter", batch_size=4)
+    whole = evaluate(protocol, toy_kernels(), settings, cache=tmp_path / "whole")
+    Thumbnails.calls = 0
+    steps = 0
+
+    def interrupt(phase: str, done: int, total: int) -> None:
+        nonlocal steps
+        if phase not in ("aligning", "finding faces") and done:
+            steps += 1
+            if steps == stop:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(protocol, toy_kernels(), settings, cache=tmp_path / "cut", progress=interrupt)
+    assert Thumbnails.calls > 0
+    resumed = evaluate(protocol, toy_kernels(), settings, cache=tmp_path / "cut")
+    # Nothing was computed twice.
+    assert Thumbnails.calls == len(protocol.pairs.images) + 7 * len(protocol.pairs.probes)
+    assert _csv(resumed) == _csv(whole)
+    assert not list((tmp_path / "cut" / "cells").glob("**/*.parts"))
+
+
+def test_damaged_cells_and_faces_are_made_again(protocol: Protocol, tmp_path: Path) -> None:
+    settings = _settings("brighter")
+    first = _csv(evaluate(protocol, toy_kernels(), settings, cache=tmp_path))
+    cells = sorted((tmp_path / "cells").glob("*/*.npz"))
+    cells[0].write_bytes(cells[0].read_bytes()[:100])
+    (faces,) = (tmp_path / "faces").glob("*/*.npy")
+    damaged = bytearray(faces.read_bytes())
+    damaged[5000] ^= 255
+    faces.write_bytes(damaged)
+    with pytest.warns(CellWarning) as caught:
+        again = evaluate(protocol, toy_kernels(), settings, cache=tmp_path)
+    assert {str(warning.message).partition(":")[0] for warning in caught} == {str(cells[0]), str(faces)}
+    assert again.computed == 1
+    assert _csv(again) == first
+
+
+def test_verifiers_of_two_frames_share_what_they_can(protocol: Protocol, tmp_path: Path) -> None:
+    names = ("thumbnails", "square-thumbnails")
+    evaluation = evaluate(protocol, toy_kernels(), _settings("none", verifiers=names), cache=tmp_path)
+    assert evaluation.frames == {"thumbnails": "112x96", "square-thumbnails": "112x112"}
+    summary = results.summarise(evaluation)
+    for verifier in names:
+        assert summary.value(verifier, "none", "sharp", "accuracy") > 0.9
+    # The same pixels: the smaller frame is a window of the larger.
+    wide = evaluation.sharp_embeddings("square-thumbnails").reshape(-1, 3, 14, 14)
+    narrow = evaluation.sharp_embeddings("thumbnails").reshape(-1, 3, 14, 12)
+    np.testing.assert_array_equal(wide[..., 1:-1], narrow)
+
+
+def test_unreadable_picture_is_a_failure_to_enrol(tmp_path: Path) -> None:
+    root = draw_crops(tmp_path / "crops")
+    protocol = toy_protocol(root)
+    bad = protocol.pairs.pairs[0].probe
+    protocol.path(bad).write_bytes(b"\x89PNG no picture")
+    evaluation = evaluate(protocol, toy_kernels(), _settings("none"), cache=tmp_path)
+    assert evaluation.faces.unreadable_images == [bad]
+    row = protocol.pairs.probes.index(bad)
+    assert np.isnan(evaluation.probe_embeddings("thumbnails", "none", "1")[row]).all()
+    summary = results.summarise(evaluation)
+    touched = [bad in (pair.reference, pair.probe) for pair in protocol.pairs]
+    assert summary.value("thumbnails", "none", "1", "fte") == pytest.approx(np.mean(touched))
+    failed = summary.scores["thumbnails"].query("failed")
+    assert not failed.decision.any()
+    assert np.isneginf(failed.score).all()
+    row_psnr = summary.row("thumbnails", "none", "1", "psnr")
+    assert row_psnr is not None
+    assert row_psnr.n == len(protocol.pairs.probes) - 1
+    assert np.isfinite(row_psnr.value)
+
+
+def test_restorer_that_returns_nan_is_named(protocol: Protocol, tmp_path: Path) -> None:
+    with pytest.raises(BlurfaceError, match="breaks returned NaN"):
+        evaluate(protocol, toy_kernels(), _settings("breaks"), cache=tmp_path)
+
+
+def test_wrong_settings(protocol: Protocol, tmp_path: Path) -> None:
+    assert [c.name for c in _settings("brighter").restorers] == ["none", "brighter"]
+    assert [c.name for c in _settings("brighter", "none").restorers] == ["brighter", "none"]
+    with pytest.raises(InputError, match="twice"):
+        _settings("brighter", "brighter")
+    with pytest.raises(InputError, match="border"):
+        _settings("none", border="mirror")
+    with pytest.raises(InputError, match="batch size"):
+        _settings("none", batch_size=0)
+    with pytest.raises(InputError, match="verifier"):
+        _settings("none", verifiers=())
+    with pytest.raises(UnknownNameError, match="brightest"):
+        evaluate(protocol, toy_kernels(), _settings("brightest"), cache=tmp_path)
+    taken = KernelSet("bad", (Kernel("sharp", np.ones((3, 3))),))
+    with pytest.raises(InputError, match="'sharp' is taken"):
+        evaluate(protocol, taken, _settings("none"), cache=tmp_path)
+
+
+def test_processes_change_nothing(protocol: Protocol, tmp_path: Path) -> None:
+    """One process and two, with a real network: the same bytes."""
+    weights = random_mobilefacenet(tmp_path / "mobilefacenet.ckpt")
+    verifier = (Choice("mobilefacenet", {"weights": str(weights)}),)
+    kernels = KernelSet("one", toy_kernels().kernels[:2])
+    texts = []
+    for jobs in (1, 2):
+        settings = Settings((Choice("none"), Choice("wiener")), verifier, jobs=jobs, batch_size=4)
+        texts.append(_csv(evaluate(protocol, kernels, settings, cache=tmp_path / str(jobs))))
+    assert texts[0] == texts[1]
+
+
+def test_one_thread_and_back() -> None:
+    before = torch.get_num_threads()
+    with processes.one_thread():
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == before
+
+
+def test_psnr_of_a_known_change(protocol: Protocol, tmp_path: Path) -> None:
+    """Sharp faces made brighter by ten grey levels, where nothing saturates."""
+    by = 10 / 255
+    settings = Settings((Choice("none"), Choice("brighter", {"by": by})), (Choice("thumbnails"),))
+    evaluation = evaluate(protocol, toy_kernels(), settings, cache=tmp_path)
+    image = protocol.pairs.probes[0]
+    sharp = torch.from_numpy(_picture(protocol, image)[:, 8:104].copy()).permute(2, 0, 1)[None]
+    expected = psnr((sharp.int() + 10).clamp(max=255).to(torch.uint8), sharp)
+    got = evaluation.quality("112x96", "brighter", "sharp")["psnr"][0]
+    assert got == pytest.approx(expected.item(), abs=1e-9)

@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blurface.errors import BlurfaceError
 from blurface.gate import Gate, kernel_spread
 from blurface.images import replacing
 from blurface.restorers import create_restorer
@@ -183,4 +184,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except BlurfaceError as error:
+        raise SystemExit(str(error)) from None

@@ -15,6 +15,7 @@ from blurface.errors import InputError
 
 if TYPE_CHECKING:
     from blurface.kernels import KernelSet
+    from protocols.datasets import Protocol
     from protocols.runner import Evaluation
 
 
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     type=click.Choice(["auto", "photographs", "aligned"]),
     default="auto",
     show_default=True,
-    help="LFW: photographs, or 112x112 aligned crops.",
+    help="Photographs, or 112x112 crops aligned to the ArcFace template.",
 )
 @click.option(
     "--restorer",
@@ -132,7 +133,6 @@ def verify(
     """
     from blurface import assets
     from protocols import results
-    from protocols.datasets import create_protocol
     from protocols.degradation import Degradation
     from protocols.runner import Choice, Settings, evaluate
 
@@ -153,8 +153,7 @@ def verify(
     if out is not None:
         check_writable(out)
     kernels, origin = join_kernel_sets(kernel_sets, kernel_centre, data_root)
-    arguments = {"crops": crops} if crops != "auto" or pairs.partition(":")[0] == "lfw" else {}
-    protocol = create_protocol(pairs, data_root, **arguments)
+    protocol = open_protocol(pairs, crops, data_root)
     if subset is not None and subset < len(protocol.pairs):
         protocol = protocol.subset(subset, seed)
     try:
@@ -218,6 +217,20 @@ def parse_options(given: tuple[str, ...], names: tuple[str, ...]) -> dict[str, d
             parsed = value
         options.setdefault(name, {})[key.replace("-", "_")] = parsed
     return options
+
+
+def open_protocol(pairs: str, crops: str, data_root: Path | None) -> Protocol:
+    """The protocol called ``pairs``, with photographs or aligned crops where it knows both."""
+    from protocols.datasets import create_protocol
+
+    name, colon, argument = pairs.partition(":")
+    if name == "folder" and crops == "aligned":
+        return create_protocol(f"folder-aligned{colon}{argument}", data_root)
+    if name == "lfw":
+        return create_protocol(pairs, data_root, crops=crops)
+    if crops == "aligned" and name != "folder-aligned":
+        raise InputError(f"{pairs} has no aligned crops.", "Leave --crops out.")
+    return create_protocol(pairs, data_root)
 
 
 def choose_device(name: str) -> str:

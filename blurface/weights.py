@@ -147,15 +147,6 @@ def model_digest(name: str | Path) -> str:
     return _digest(path, stat.st_size, stat.st_mtime_ns)
 
 
-def sidecar(name: str) -> dict[str, Any]:
-    """Contents of a packaged model's JSON sidecar; empty if there is none."""
-    path = FOLDER / f"{name}.json"
-    if not path.exists():
-        return {}
-    values: dict[str, Any] = json.loads(path.read_text())
-    return values
-
-
 def bf16_is_fast(device: torch.device | str = "cpu") -> bool:
     """Whether bfloat16 convolutions run natively there (else they are emulated, and very slow)."""
     device = torch.device(device)

@@ -110,17 +110,16 @@ def ssim(restored: Tensor, sharp: Tensor) -> Tensor:
     x, y = restored.to(torch.int32), sharp.to(torch.int32)
     pixels = _WINDOW**2
     sum_x, sum_y = _box(x), _box(y)
-    # pixels^2 times mean product and variances: whole numbers below 2^28.
+    # pixels^2 times mean product and variances: whole numbers below 2^29, rounded only afterwards.
     product = sum_x * sum_y
-    squares = sum_x * sum_x + sum_y * sum_y
-    variance = (pixels * _box(x * x + y * y) - squares).double()
-    covariance = (pixels * _box(x * y) - product).double()
-    scale = float(pixels**2)
-    sample = pixels / (pixels - 1)
+    squares = (sum_x * sum_x).addcmul_(sum_y, sum_y)
+    variance = _box((x * x).addcmul_(y, y)).mul_(pixels).sub_(squares).float()
+    covariance = _box(x * y).mul_(pixels).sub_(product).float()
+    scale, sample = float(pixels**2), pixels / (pixels - 1)
     c1, c2 = (0.01 * 255) ** 2 * scale, (0.03 * 255) ** 2 * scale
-    values = (2 * product.double() + c1) * (2 * sample * covariance + c2)
-    values /= (squares.double() + c1) * (sample * variance + c2)
-    return values.mean((1, 2, 3))
+    values = product.float().mul_(2).add_(c1).mul_(covariance.mul_(2 * sample).add_(c2))
+    values /= squares.float().add_(c1).mul_(variance.mul_(sample).add_(c2))
+    return values.mean((2, 3)).double().mean(1)
 
 
 def best_shift(restored: Tensor, sharp: Tensor, reach: int) -> Tensor:

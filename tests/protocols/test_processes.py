@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -53,3 +56,46 @@ def test_default_jobs() -> None:
     assert processes.default_jobs("cuda", 1e6) == 1
     assert processes.default_jobs("cpu", 1.0) == 1
     assert processes.default_jobs("cpu", 1e6) == min(processes.processors(), 32)
+
+
+_SLEEPERS = """
+import os, sys, time
+from pathlib import Path
+from protocols import processes
+
+def nothing():
+    pass
+
+def sleep(folder):
+    Path(folder, str(os.getpid())).touch()
+    time.sleep(600)
+
+if __name__ == "__main__":
+    processes.run([sys.argv[1]] * 2, 2, nothing, (), sleep, print)
+"""
+
+
+def _alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table of Linux")
+def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
+    """kill -9 of a run leaves nothing behind that computes on."""
+    script, pids = tmp_path / "sleepers.py", tmp_path / "pids"
+    script.write_text(_SLEEPERS)
+    pids.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(pids)])
+    deadline = time.monotonic() + 120
+    while len(list(pids.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = [int(path.name) for path in pids.iterdir()]
+    assert len(children) == 2
+    parent.kill()
+    parent.wait()
+    while any(map(_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(_alive, children))

@@ -302,3 +302,30 @@ def test_progress_in_plain_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines[0] == "fast: 0 of 5,000 faces"
     assert lines[-1] == "fast: 5,000 of 5,000 faces"
     assert [duration(s) for s in (5, 200, 7500)] == ["5 s", "3 min 20 s", "2 h 5 min"]
+
+
+@pytest.mark.real
+def test_real_faces(shared: Path, tmp_path: Path) -> None:
+    """Twenty pairs of LFW, Levin's kernels: blur costs accuracy, the true kernel brings it back."""
+    arguments = [
+        "--pairs",
+        "lfw",
+        "--data-root",
+        str(shared / "data"),
+        "--subset",
+        "20",
+        "--out",
+        str(tmp_path),
+    ]
+    result = _run("verify", *arguments, "--restorer", "wiener")
+    assert result.exit_code == 0, result.output
+    table = pd.read_csv(tmp_path / "results.csv", dtype={"kernel": str})
+    cells = table.set_index(["restorer", "kernel", "metric"]).value
+    assert set(table.kernel) == {*"12345678", "sharp", "mean"}
+    assert cells["none", "sharp", "accuracy"] >= 0.9
+    assert cells["none", "mean", "accuracy"] < cells["none", "sharp", "accuracy"] - 0.05
+    assert cells["wiener", "mean", "accuracy"] > cells["none", "mean", "accuracy"] + 0.05
+    assert cells["wiener", "mean", "psnr"] > cells["none", "mean", "psnr"] + 4
+    about = json.loads((tmp_path / "run.json").read_text())["about"]
+    assert about["faces_not_found"] == 0
+    assert about["invented_share"]["112x96"] < 0.05

@@ -96,9 +96,10 @@ def central_largest(boxes: NDArray[Any], height: int, width: int) -> int:
 
     The face that maximises ``area - 2 d^2``, d the distance in pixels from the centre of its box
     to the centre of the photograph; of equals, the first. The rule does not change when
-    photograph and boxes are scaled together. It is the one used on LFW since FaceNet, where a
-    photograph is named after the person in its middle: taking the most probable face instead
-    cost 3 points of accuracy (facenet-pytorch, issue 120).
+    photograph and boxes are scaled together. It suits photographs that are named after the person
+    in their middle, such as LFW's: with MobileFaceNet on the deep-funneled photographs (7,701, of
+    which 1,176 show several faces) it gives 99.12% accuracy, the most central face 99.13%, the
+    largest 96.87%, the most probable 96.38%. facenet-pytorch's issue 120 saw the same: 96.3 to 99.3%.
 
     Parameters
     ----------

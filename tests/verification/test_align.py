@@ -73,7 +73,7 @@ def test_landmarks_at_the_template_leave_the_photograph_as_it_is() -> None:
     np.testing.assert_allclose(face.matrix, [[1, 0, -20], [0, 1, -30]], atol=1e-9)
 
 
-@pytest.mark.parametrize("scale", [0.45, 0.8, 1.0, 1.7])
+@pytest.mark.parametrize("scale", [0.3, 0.45, 0.6, 0.8, 1.0, 1.7])
 @pytest.mark.parametrize("angle", [0.0, 0.3])
 def test_landmarks_land_on_the_template_to_a_fraction_of_a_pixel(scale: float, angle: float) -> None:
     # On planes interpolation and averaging are exact, so each pixel's value tells where it came from.
@@ -86,7 +86,7 @@ def test_landmarks_land_on_the_template_to_a_fraction_of_a_pixel(scale: float, a
     x, y = np.meshgrid(np.arange(96), np.arange(112))
     at = np.stack([x, y], axis=-1) @ inverse[:, :2].T + inverse[:, 2] - middle + 120
     inside = ((at > 3) & (at < 236)).all(axis=-1)
-    assert inside.mean() > 0.7
+    assert inside.mean() > 0.4
     error = face.pixels[inside][:, :2].astype(float) - 10 - at[inside]
     assert np.abs(error).max() < 1.01
     assert np.abs(error.mean(axis=0)).max() < 0.06
@@ -112,7 +112,10 @@ def test_enlarging_agrees_with_scikit_image() -> None:
     face = align(image, points, "112x112")
     inverse = SimilarityTransform(np.linalg.inv(np.vstack([face.matrix, [0, 0, 1]])))
     reference = warp(image / 255, inverse, output_shape=(112, 112), order=3, mode="edge") * 255
-    assert np.abs(face.pixels - reference).max() < 3
+    # scikit-image interpolates with a cubic spline, PIL with Keys' kernel.
+    assert np.abs(face.pixels - reference).max() < 5
+    assert np.abs(face.pixels - reference).mean() < 0.8
+    assert abs((face.pixels - reference).mean()) < 0.05
 
 
 def test_beyond_the_photograph_the_edge_is_repeated_and_counted() -> None:

@@ -1,0 +1,207 @@
+"""A run as data: what is asked for, made from options or read back from ``run.json``.
+
+``blurface verify`` runs one from the command line. Here one is built in code, run by the same runner
+and written in the same form, so that tables of many runs, and pictures of a finished one, need no
+second definition of a run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from blurface.errors import DataError
+from blurface.kernels import KernelSet
+
+from . import results
+from .datasets import Protocol, create_protocol
+from .degradation import Degradation
+from .reduced import reduced
+from .results import Summary
+from .runner import Choice, Progress, Settings, evaluate
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What is run. Names as the options of ``blurface verify``.
+
+    Attributes
+    ----------
+    pairs : str
+        Protocol.
+    data_root : Path or None
+    crops : {"auto", "photographs", "aligned"}
+        Of LFW.
+    subset : int or None
+        Number of pairs; None: all.
+    seed : int
+        Of subset, noise and bootstrap.
+    restorers : tuple of Choice
+    kernel_sets : tuple of str
+    kernel_centre : {"mass", "published"}
+    verifiers : tuple of str
+    noise, jpeg, border
+        As :class:`protocols.degradation.Degradation` and :class:`protocols.runner.Settings`.
+    size : float
+        Share of width and height to which probes are reduced (:mod:`protocols.reduced`).
+    mean_subtraction : bool
+    device : str
+    jobs, batch_size : int or None
+    """
+
+    pairs: str = "lfw"
+    data_root: Path | None = None
+    crops: str = "auto"
+    subset: int | None = None
+    seed: int = 0
+    restorers: tuple[Choice, ...] = (Choice("none"), Choice("fast"))
+    kernel_sets: tuple[str, ...] = ("levin8",)
+    kernel_centre: str = "mass"
+    verifiers: tuple[str, ...] = ("mobilefacenet",)
+    noise: float = 0.0
+    jpeg: int | None = None
+    border: str = "valid"
+    size: float = 1.0
+    mean_subtraction: bool = True
+    device: str = "cpu"
+    jobs: int | None = None
+    batch_size: int | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any], data_root: Path | None = None) -> Experiment:
+        """What a finished run was, from its ``run.json``.
+
+        Parameters
+        ----------
+        record : mapping
+        data_root : Path, optional
+            Where the data lies now; by default where it lay then.
+
+        Raises
+        ------
+        DataError
+            If the record does not say what was run.
+        """
+        try:
+            options = record["options"]
+            about = record["about"]
+            chosen = about.get("restorer_options", {})
+            root = options.get("data_root")
+            return cls(
+                pairs=str(options["pairs"]),
+                data_root=data_root or (Path(root) if root else None),
+                crops=str(options.get("crops", "auto")),
+                subset=options.get("subset"),
+                seed=int(options["seed"]),
+                restorers=tuple(Choice(name, dict(chosen.get(name, {}))) for name in options["restorers"]),
+                kernel_sets=tuple(options["kernel_sets"]),
+                kernel_centre=str(options["kernel_centre"]),
+                verifiers=tuple(options["verifiers"]),
+                noise=float(options["noise"]),
+                jpeg=options["jpeg"],
+                border=str(options["border"]),
+                size=float(options.get("size", 1.0)),
+                mean_subtraction=bool(options["mean_subtraction"]),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise DataError(
+                f"run.json does not say what was run ({error!r}).",
+                "Run the same blurface verify command again.",
+            ) from error
+
+    def protocol(self) -> Protocol:
+        """Photographs and pairs."""
+        lfw = self.pairs.partition(":")[0] == "lfw"
+        options = {"crops": self.crops} if self.crops != "auto" or lfw else {}
+        protocol = create_protocol(self.pairs, self.data_root, **options)
+        if self.subset is not None and self.subset < len(protocol.pairs):
+            protocol = protocol.subset(self.subset, self.seed)
+        return reduced(protocol, self.size)
+
+    def kernels(self) -> tuple[KernelSet, dict[str, str]]:
+        """All kernels as one set, and the set that each comes from."""
+        from .commands.verify import join_kernel_sets
+
+        return join_kernel_sets(self.kernel_sets, self.kernel_centre, self.data_root)
+
+    def degradation(self) -> Degradation:
+        """Noise and JPEG."""
+        return Degradation(self.noise, self.jpeg, self.seed)
+
+    def settings(self) -> Settings:
+        """What the runner takes."""
+        return Settings(
+            restorers=self.restorers,
+            verifiers=tuple(Choice(name) for name in self.verifiers),
+            degradation=self.degradation(),
+            border="valid" if self.border == "valid" else "replicate",
+            device=self.device,
+            jobs=self.jobs,
+            batch_size=self.batch_size,
+            data_root=self.data_root,
+        )
+
+    def options(self) -> dict[str, Any]:
+        """As ``run.json`` keeps them."""
+        return {
+            "pairs": self.pairs,
+            "data_root": str(self.data_root) if self.data_root else None,
+            "crops": self.crops,
+            "subset": self.subset,
+            "seed": self.seed,
+            "restorers": [choice.name for choice in self.settings().restorers],
+            "kernel_sets": list(self.kernel_sets),
+            "kernel_centre": self.kernel_centre,
+            "verifiers": list(self.verifiers),
+            "noise": self.noise,
+            "jpeg": self.jpeg,
+            "border": self.border,
+            "size": self.size,
+            "mean_subtraction": self.mean_subtraction,
+            "device": self.device,
+            "jobs": self.jobs,
+            "batch_size": self.batch_size,
+        }
+
+    def replace(self, **changes: Any) -> Experiment:
+        """The same with some things changed."""
+        return dataclasses.replace(self, **changes)
+
+    def run(
+        self,
+        out: Path | None = None,
+        *,
+        cache: Path | None = None,
+        progress: Progress = lambda phase, done, total: None,
+    ) -> Summary:
+        """Compute what is missing, and write the results.
+
+        Parameters
+        ----------
+        out : Path, optional
+            Folder for the result files, as ``blurface verify --out`` writes them.
+        cache : Path, optional
+        progress : callable
+        """
+        from .commands.verify import run_record
+
+        began = time.time()
+        kernels, origin = self.kernels()
+        evaluation = evaluate(self.protocol(), kernels, self.settings(), cache=cache, progress=progress)
+        summary = results.summarise(
+            evaluation, mean_subtraction=self.mean_subtraction, seed=self.seed, kernel_sets=origin
+        )
+        if out is not None:
+            record = {
+                "command": ["blurface", *sys.argv[1:]],
+                "options": self.options(),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+                "seconds": round(time.time() - began, 1),
+            }
+            results.write(summary, results.tables(summary), out, record | run_record(evaluation))
+        return summary

@@ -1,0 +1,262 @@
+"""Pictures of a run, made again: a run keeps scores, not faces.
+
+The same functions with the same seeds give the same pixels, so that what is shown is what was
+measured. Where the data, the weights or the restorer are no longer those of the run, the pictures
+are not made and :class:`PicturesUnavailable` says why.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from blurface import assets
+from blurface.errors import BlurfaceError, DataError
+from blurface.kernels import Kernel, KernelSet
+from blurface.restorers import create_restorer
+from blurface.restorers.base import Restorer
+
+from .aligned import FaceSet, align_faces
+from .datasets import Protocol
+from .degradation import degrade, from_bytes, to_bytes
+from .experiments import Experiment
+from .run_folder import Run
+from .runner import CONTROL, SHARP, Choice
+
+Picture = NDArray[np.uint8]
+
+
+class PicturesUnavailable(DataError):
+    """The pictures of a run cannot be made again; the message says why."""
+
+
+class Pictures:
+    """Faces of an experiment: sharp, blurred, restored.
+
+    Parameters
+    ----------
+    experiment : Experiment
+    images : iterable of str, optional
+        Identifiers of the faces that are needed; default: all of the pair list.
+    protocol : Protocol, optional
+        The experiment's, where it is at hand already.
+    cache : Path, optional
+        Where aligned faces and landmarks are kept.
+    frame : str
+
+    Raises
+    ------
+    BlurfaceError
+        If the data is missing.
+    """
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        images: Iterable[str] | None = None,
+        *,
+        protocol: Protocol | None = None,
+        cache: Path | None = None,
+        frame: str = "112x96",
+    ) -> None:
+        self.experiment = experiment
+        self.frame = frame
+        whole = experiment.protocol() if protocol is None else protocol
+        wanted = set(whole.pairs.images if images is None else images)
+        self.protocol = _naming(whole, wanted)
+        self.kernels: KernelSet
+        self.kernels, _ = experiment.kernels()
+        margin = -(-max(16, self.kernels.half_width) // 8) * 8
+        self.faces: FaceSet = align_faces(self.protocol, margin, cache or assets.cache_folder(), jobs=1)
+        self._restorers: dict[str, Restorer] = {}
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Identifiers of the faces at hand (of whole pairs)."""
+        return self.protocol.pairs.images
+
+    def kernel(self, name: str) -> Kernel:
+        """The kernel of a name.
+
+        Raises
+        ------
+        DataError
+            If the experiment has no such kernel.
+        """
+        for kernel in self.kernels.kernels:
+            if kernel.name == name:
+                return kernel
+        raise DataError(f"There is no kernel {name!r} in {self.kernels.name}.", "See blurface kernels.")
+
+    def sharp(self, image: str) -> Picture:
+        """(H, W, 3) uint8, as photographed."""
+        window = self.faces.window(self.frame, [image])[0]
+        margin = self.faces.margin
+        cut: Picture = window[margin : window.shape[0] - margin, margin : window.shape[1] - margin]
+        return np.ascontiguousarray(cut)
+
+    def blurry(self, image: str, kernel: str) -> Picture:
+        """(H, W, 3) uint8, degraded as in the run; the sharp face for ``"sharp"``."""
+        return _picture(self._blurry([image], kernel))
+
+    def restored(self, image: str, kernel: str, restorer: str) -> Picture:
+        """(H, W, 3) uint8, degraded and restored as in the run."""
+        return self.restored_batch([image], kernel, restorer)[0]
+
+    def restored_batch(self, images: list[str], kernel: str, restorer: str) -> list[Picture]:
+        """Several faces at once."""
+        blurry = self._blurry(images, kernel)
+        if restorer == CONTROL:
+            return _pictures(blurry)
+        method = self.restorer(restorer)
+        psf = torch.ones((1, 1)) if kernel == SHARP else torch.from_numpy(self.kernel(kernel).psf)
+        with torch.inference_mode():
+            result = method.restore(from_bytes(blurry), kernels=None if method.blind else psf[None])
+        assert isinstance(result, Tensor)
+        return _pictures(to_bytes(result))
+
+    def estimated_kernels(self, images: list[str], kernel: str, restorer: str) -> Tensor:
+        """(N, K, K) kernels that a restorer estimates from the blurry probes.
+
+        Raises
+        ------
+        InputError
+            If it makes no estimate.
+        """
+        with torch.inference_mode():
+            made = self.restorer(restorer).restore(
+                from_bytes(self._blurry(images, kernel)), return_kernel=True
+            )
+        assert isinstance(made, tuple)
+        return made[1]
+
+    def restorer(self, name: str) -> Restorer:
+        """The restorer, with the experiment's options."""
+        if name not in self._restorers:
+            options: Mapping[str, Any] = next(
+                (choice.options for choice in self.experiment.restorers if choice.name == name), {}
+            )
+            self._restorers[name] = create_restorer(name, **options)
+        return self._restorers[name]
+
+    def _blurry(self, images: list[str], kernel: str) -> Tensor:
+        window = torch.from_numpy(self.faces.window(self.frame, images)).permute(0, 3, 1, 2).contiguous()
+        margin = self.faces.margin
+        sharp = window[..., margin : window.shape[-2] - margin, margin : window.shape[-1] - margin]
+        if kernel == SHARP:
+            return sharp.contiguous()
+        replicate = self.experiment.border != "valid"
+        return degrade(
+            sharp if replicate else window,
+            torch.from_numpy(self.kernel(kernel).psf),
+            images,
+            kernel,
+            self.experiment.degradation(),
+            margin=0 if replicate else margin,
+            border="replicate" if replicate else "valid",
+        )
+
+
+def pictures_of_run(
+    run: Run,
+    images: Iterable[str],
+    *,
+    verifier: str,
+    data_root: Path | None = None,
+    cache: Path | None = None,
+) -> Pictures:
+    """The faces behind a finished run.
+
+    Parameters
+    ----------
+    run : Run
+    images : iterable of str
+        Identifiers of the faces that are needed.
+    verifier : str
+        Faces come in its frame.
+    data_root : Path, optional
+        Where the data lies now.
+    cache : Path, optional
+
+    Raises
+    ------
+    PicturesUnavailable
+        If the data is missing, or is not that of the run.
+    """
+    try:
+        experiment = Experiment.from_record(run.record, data_root)
+        protocol = experiment.protocol()
+        fingerprints = run.record.get("fingerprints", {})
+        if protocol.pairs.fingerprint() != fingerprints.get("pairs"):
+            raise PicturesUnavailable(f"The pairs of {protocol.name} are not those of the run.")
+        if protocol.fingerprint() != fingerprints.get("protocol"):
+            raise PicturesUnavailable(f"The photographs of {protocol.name} are not those of the run.")
+        frame = str(run.summary.about.get("frames", {}).get(verifier, "112x96"))
+        made = Pictures(experiment, images, protocol=protocol, cache=cache, frame=frame)
+        if made.kernels.fingerprint() != fingerprints.get("kernels"):
+            raise PicturesUnavailable(f"The kernels {made.kernels.name} are not those of the run.")
+        return made
+    except PicturesUnavailable:
+        raise
+    except BlurfaceError as error:
+        raise PicturesUnavailable(
+            f"The data of the run cannot be read: {error.message}", error.hint
+        ) from error
+
+
+def check_restorer(run: Run, pictures: Pictures, name: str) -> None:
+    """Whether a restorer is still the one that was measured.
+
+    Raises
+    ------
+    PicturesUnavailable
+        If it cannot be built, or its weights, options or code have changed since.
+    """
+    if name == CONTROL:
+        return
+    measured = run.record.get("fingerprints", {}).get("restorers", {}).get(name)
+    try:
+        now = pictures.restorer(name).fingerprint()
+    except BlurfaceError as error:
+        raise PicturesUnavailable(f"{name} cannot be built: {error.message}", error.hint) from error
+    if now != measured:
+        changed = [key for key in now if not isinstance(measured, dict) or now[key] != measured.get(key)]
+        raise PicturesUnavailable(
+            f"{name} is no longer the one that was measured: its {' and '.join(changed) or 'parts'} changed.",
+            "Run the same blurface verify command again.",
+        )
+
+
+def with_restorers(experiment: Experiment, choices: Iterable[Choice]) -> Experiment:
+    """The experiment with other restorers."""
+    return dataclasses.replace(experiment, restorers=tuple(choices))
+
+
+def _naming(protocol: Protocol, images: set[str]) -> Protocol:
+    """The protocol with as few pairs as show all of the images."""
+    if images >= set(protocol.pairs.images):
+        return protocol
+    pairs = [p for p in protocol.pairs if {p.reference, p.probe} <= images]
+    missing = images - {image for p in pairs for image in (p.reference, p.probe)}
+    for pair in protocol.pairs:
+        if missing & {pair.reference, pair.probe}:
+            pairs.append(pair)
+            missing -= {pair.reference, pair.probe}
+    if missing or not pairs:
+        raise DataError(f"{protocol.name} has no image {min(missing, default='')!r}.", "See its pair list.")
+    return dataclasses.replace(protocol, pairs=dataclasses.replace(protocol.pairs, pairs=tuple(pairs)))
+
+
+def _pictures(batch: Tensor) -> list[Picture]:
+    return [np.ascontiguousarray(face.permute(1, 2, 0).cpu().numpy()) for face in batch]
+
+
+def _picture(batch: Tensor) -> Picture:
+    return _pictures(batch)[0]

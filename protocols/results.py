@@ -239,7 +239,10 @@ def _about(evaluation: Evaluation, mean_subtraction: bool, seed: int) -> dict[st
         "kernel_sizes": {kernel.name: kernel.size for kernel in evaluation.kernels.kernels},
         "border": settings.border,
         "margin": 0 if settings.border == "replicate" else faces.margin,
-        "invented_share": {frame: round(float(faces.invented[frame].mean()), 6) for frame in frames},
+        # With a replicated border nothing beyond the face is seen, real or not.
+        "invented_share": {frame: round(float(faces.invented[frame].mean()), 6) for frame in frames}
+        if settings.border == "valid"
+        else {},
         "faces_not_found": int(faces.fallback.sum()),
         "face_selection": "prealigned" if evaluation.protocol.prealigned else "central-largest",
         "unreadable": faces.unreadable_images,
@@ -601,13 +604,14 @@ def _accuracy_table(summary: Summary, verifier: str) -> Table:
 def _conditions(summary: Summary) -> list[str]:
     about = summary.about
     notes = []
-    border = "valid convolution" if about["border"] == "valid" else "the face's edge repeated"
-    frames = sorted(set(about["frames"].values()))
-    share = ", ".join(f"{about['invented_share'][frame] * 100:.2f}% ({frame})" for frame in frames)
-    notes.append(
-        f"Border: {border}, margin {about['margin']} pixels; share of pixels of face and margin beyond the "
-        f"photograph's edge: {share}."
-    )
+    if about["border"] == "valid":
+        shares = [f"{share * 100:.2f}% ({frame})" for frame, share in sorted(about["invented_share"].items())]
+        notes.append(
+            f"Border: valid convolution, margin {about['margin']} pixels; share of pixels of face and margin "
+            f"beyond the photograph's edge: {', '.join(shares)}."
+        )
+    else:
+        notes.append("Border: the face's edge repeated; the blur sees nothing beyond the face.")
     found = [f"{about['faces_not_found']} faces not found (centre of the photograph taken)"]
     if about["unreadable"]:
         found.append(f"{len(about['unreadable'])} pictures unreadable (non-matches)")
@@ -708,7 +712,9 @@ def _sharp_table(summary: Summary, verifier: str) -> Table:
             math.nan if control else value("psnr"),
             math.nan if control else value("ssim"),
         )
-    table.notes.append("A restorer should leave a sharp face as it is: what is lost here is harm.")
+    table.notes.append(
+        "No blur, noise or JPEG. A restorer should leave a sharp face as it is: what is lost is harm."
+    )
     return table
 
 

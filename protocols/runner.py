@@ -55,8 +55,8 @@ CONTROL = "none"
 """Name of the restorer that returns its input."""
 
 _EMBED_CHUNK = 256
-_SECONDS = 0.015
-"""Rough cost of a face on one processor, for deciding whether to start processes at all."""
+_EMBED_SECONDS = 0.015
+_GFLOP_A_SECOND = 100
 
 
 @dataclass(frozen=True)
@@ -545,19 +545,21 @@ def _execute(tasks: list[Task], worker: Worker, settings: Settings, progress: Pr
         totals[task.phase] = totals.get(task.phase, 0) + len(task.images)
     done = dict.fromkeys(totals, 0)
     seconds: dict[str, float] = {}
-    current = ""
+    following = dict(zip(totals, list(totals)[1:], strict=False))
 
     def finished(task: Task, spent: dict[str, float]) -> None:
-        nonlocal current
-        if task.phase != current and not done[task.phase]:
-            current = task.phase
-            progress(task.phase, 0, totals[task.phase])
-        done[task.phase] += len(task.images)
+        phase = task.phase
+        done[phase] += len(task.images)
         for step, value in spent.items():
             seconds[step] = seconds.get(step, 0.0) + value
-        progress(task.phase, done[task.phase], totals[task.phase])
+        progress(phase, done[phase], totals[phase])
+        if done[phase] == totals[phase] and (after := following.get(phase)) and not done[after]:
+            progress(after, 0, totals[after])
 
-    jobs = settings.jobs or processes.default_jobs(settings.device, sum(totals.values()) * _SECONDS)
+    for phase in list(totals)[:1]:
+        progress(phase, 0, totals[phase])
+    rough = sum(_rough_seconds(worker, task) * len(task.images) for task in tasks)
+    jobs = settings.jobs or processes.default_jobs(settings.device, rough)
     if jobs == 1 or len(tasks) < 2:
         with processes.one_thread():
             for task in tasks:
@@ -565,6 +567,14 @@ def _execute(tasks: list[Task], worker: Worker, settings: Settings, progress: Pr
     else:
         processes.run(tasks, jobs, _start, (worker.context,), _compute, finished)
     return seconds
+
+
+def _rough_seconds(worker: Worker, task: Task) -> float:
+    """What a face may cost on one processor, for deciding whether to start processes at all."""
+    if task.restorer in (None, CONTROL):
+        return _EMBED_SECONDS
+    gflop = worker.restorer(task.restorer).gflop()
+    return _EMBED_SECONDS + (0.5 if gflop is None else gflop / _GFLOP_A_SECOND)
 
 
 _worker: Worker | None = None

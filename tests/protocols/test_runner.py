@@ -91,6 +91,7 @@ def test_a_cell_is_what_the_chain_says(protocol: Protocol, tmp_path: Path) -> No
 def test_replicate_border_sees_the_face_only(protocol: Protocol, tmp_path: Path) -> None:
     kernels = KernelSet("one", (toy_kernels().kernels[0],))
     evaluation = evaluate(protocol, kernels, _settings("none", border="replicate"), cache=tmp_path)
+    assert results.summarise(evaluation).about["invented_share"] == {}
     picture = _picture(protocol, protocol.pairs.probes[0])[:, 8:104] / 255.0
     blurred = np.stack(
         [convolve(picture[..., c], kernels.kernels[0].psf, mode="nearest") for c in range(3)], 2

@@ -35,7 +35,7 @@ from blurface.errors import BlurfaceError
 from blurface.export import cached_export
 from blurface.images import replacing
 from blurface.restorers import create_restorer
-from blurface.weights import bf16_is_fast, list_models
+from blurface.weights import FOLDER, bf16_is_fast, list_models
 
 HEIGHT, WIDTH = 112, 96
 LARGE = 64
@@ -58,7 +58,10 @@ def contenders() -> list[str]:
         names += [f"{model}/torch/float32"]
         names += [f"{model}/torch/bfloat16"] if bf16_is_fast() else []
         names += [f"{model}/onnxruntime/fp32", f"{model}/openvino/fp32"]
+        names += [f"{model}/openvino/static"]
         names += [f"{model}/openvino/bf16"] if bf16_is_fast() else []
+        if (FOLDER / f"{model}.int8.onnx").is_file():
+            names += [f"{model}/onnxruntime/int8", f"{model}/openvino/int8"]
     return [*names, "peer/Restormer", "peer/DRUNet", "peer/RAM"]
 
 
@@ -75,8 +78,10 @@ def build(name: str, threads: int, weights: str | None) -> Run:
     if backend == "torch":
         restorer = create_restorer(model, precision=precision, **options)
         return lambda batch: restorer.restore(torch.from_numpy(batch))
-    runner = load_backend(backend, cached_export(model, **options), threads=threads, precision=precision)
-    return runner.run
+    path = FOLDER / f"{model}.int8.onnx" if precision == "int8" else cached_export(model, **options)
+    static = [(1, HEIGHT, WIDTH), (LARGE, HEIGHT, WIDTH)] if precision == "static" else []
+    arithmetic = "bf16" if precision == "bf16" else "fp32"
+    return load_backend(backend, path, threads=threads, precision=arithmetic, static=static).run
 
 
 def peer(name: str) -> Run:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -26,14 +26,24 @@ class Recipe:
     gate: bool
     batch_size: int | None
     faces: bool
+    precision: str = "auto"
 
     def __call__(self) -> Mend:
         """Build the stage, and the face finder where faces are wanted."""
         from blurface.collection import by_stage
         from blurface.stage import DeblurStage
 
+        options: dict[str, Any] = {}
+        if self.precision != "auto":
+            names = {"fp32": "float32", "bf16": "bfloat16"} if self.backend == "torch" else {}
+            options["precision"] = names.get(self.precision, self.precision)
         stage = DeblurStage.from_pretrained(
-            self.model, device=self.device, backend=self.backend, gate=self.gate, batch_size=self.batch_size
+            self.model,
+            device=self.device,
+            backend=self.backend,
+            gate=self.gate,
+            batch_size=self.batch_size,
+            **options,
         )
         if not self.faces:
             return by_stage(stage)
@@ -53,6 +63,13 @@ class Recipe:
     default="torch",
     show_default=True,
     help="Who runs the network.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["auto", "fp32", "bf16", "int8"]),
+    default="auto",
+    show_default=True,
+    help="Of the arithmetic; int8 with onnxruntime or openvino.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option("--gate/--no-gate", default=True, help="Leave sharp pictures as they are (default).")
@@ -79,6 +96,7 @@ def restore(
     suffix: str | None,
     model: str,
     backend: str,
+    precision: str,
     device: str,
     gate: bool,
     faces: bool,
@@ -106,7 +124,9 @@ def restore(
 
     Exit code 0 when all is done, 1 when some or all failed (the rest is done), 2 for wrong usage.
     """
-    recipe = Recipe(model, backend, device, gate, batch_size, faces)
+    if precision == "int8" and backend not in ("onnxruntime", "openvino"):
+        raise click.UsageError("--precision int8 needs --backend onnxruntime or openvino.")
+    recipe = Recipe(model, backend, device, gate, batch_size, faces, precision)
     if "-" in inputs:
         if len(inputs) > 1 or suffix is not None or compare or engine == "ray":
             raise click.UsageError("- (standard input) goes alone, without --suffix, --compare or Ray.")

@@ -39,8 +39,8 @@ class ClassicalRestorer(Restorer):
     Settings: ClassVar[type[Any]]
     #: Options beside the settings, with their defaults.
     extra_options: ClassVar[dict[str, Any]] = {}
-    #: Pictures that are computed together; more do not fit into a core's cache.
-    batch_size = 4
+    #: The methods cut a batch as suits each level of their pyramids.
+    batch_size = 16
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -95,6 +95,12 @@ class ClassicalRestorer(Restorer):
                 f"A kernel of {size}x{size} is larger than the picture of {height}x{width}.",
                 "Choose a smaller kernel_size or larger pictures.",
             )
+        if self.blind and 2 * size > min(height, width):
+            # At the coarsest level of the pyramids too little would remain.
+            raise InputError(
+                f"A picture of {height}x{width} is too small to estimate a kernel of {size}x{size}.",
+                "Its sides should be at least twice the kernel_size.",
+            )
         pictures = batch.to(torch.float64)
         restored, estimates = pictures.clone(), []
         for start in range(0, len(batch), self.batch_size):
@@ -108,9 +114,7 @@ class ClassicalRestorer(Restorer):
 
     def _part(self, pictures: Tensor, kernels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Restore what has structure; a flat picture is its own best estimate."""
-        flat = (pictures.amax((1, 2, 3)) - pictures.amin((1, 2, 3)) < 1e-6) | (
-            pictures.amax((2, 3)) - pictures.amin((2, 3)) < 1e-6
-        ).all(1)
+        flat = (pictures.amax((2, 3)) - pictures.amin((2, 3)) < 1e-6).all(1)
         restored = pictures.clone()
         size = self.kernel_size if self.blind else 1
         estimate = delta_kernels(len(pictures), size, pictures)

@@ -12,7 +12,7 @@ methods were published with, so that a method meets its authors' outputs.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import Literal
 
@@ -33,6 +33,20 @@ Array = NDArray[np.float64]
 _GREY = (0.298936, 0.587043, 0.114021)
 _YCBCR = ((65.481, 128.553, 24.966), (-37.797, -74.203, 112.0), (112.0, -93.786, -18.214))
 _YCBCR_OFFSET = (16.0, 128.0, 128.0)
+
+
+# Work in parts ----------------------------------------------------------------------------------
+
+#: Pixels that are computed together. Beyond, the temporary arrays leave a core's cache and the
+#: allocator hands every one of them back to the system: several times slower.
+CHUNK_PIXELS = 65536
+
+
+def chunks(count: int, pixels: int) -> Iterator[slice]:
+    """Slices over ``count`` items of so many pixels each that are best computed together."""
+    step = max(1, CHUNK_PIXELS // max(pixels, 1))
+    for start in range(0, count, step):
+        yield slice(start, min(start + step, count))
 
 
 # Colour ---------------------------------------------------------------------------------------
@@ -306,6 +320,10 @@ class ValidConvolution:
         # with small factors make it fast.
         self.fft = (next_fast_len(shape[0], real=True), next_fast_len(shape[1], real=True))
         self.otf = to_frequency(kernels, self.fft)
+        self._full: Tensor | None = None
+        self._inside = kernels.new_zeros((2, *self.fft))
+        self._inside[0, self.size - 1 : shape[0], self.size - 1 : shape[1]] = 1
+        self._inside[1, : shape[0], : shape[1]] = 1
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., H, W) -> (..., H - K + 1, W - K + 1)."""
@@ -320,13 +338,36 @@ class ValidConvolution:
 
     def normal(self, x: Tensor) -> Tensor:
         """Adjoint of forward: (..., H, W) -> (..., H, W)."""
-        full = from_frequency(to_frequency(x, self.fft) * self.otf, self.fft)
-        full[..., : self.size - 1, :] = 0
-        full[..., : self.size - 1] = 0
-        full[..., self.shape[0] :, :] = 0
-        full[..., self.shape[1] :] = 0
+        return self.crop(self.padded_normal(self.pad(x)))
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Zeros after (..., H, W) up to the size of the transforms."""
+        return functional.pad(x, (0, self.fft[1] - self.shape[1], 0, self.fft[0] - self.shape[0]))
+
+    def crop(self, x: Tensor) -> Tensor:
+        """What :meth:`pad` added, cut off."""
+        return x[..., : self.shape[0], : self.shape[1]]
+
+    def padded_normal(self, x: Tensor) -> Tensor:
+        """:meth:`normal` of a picture that :meth:`pad` has brought to the size of the transforms.
+
+        An iteration that keeps its pictures at that size saves the copies.
+        """
+        full = from_frequency(to_frequency(x) * self.otf, self.fft)
+        full.mul_(self._inside[0])
         full = from_frequency(to_frequency(full) * self.otf.conj(), self.fft)
-        return full[..., : self.shape[0], : self.shape[1]]
+        return full if self.fft == self.shape else full.mul_(self._inside[1])
+
+    def padded_normal_pairs(self, x: Tensor) -> Tensor:
+        """:meth:`padded_normal` of (N, 2, ...) pairs that share a kernel: one complex picture each."""
+        if self._full is None:
+            # The whole plane of the transfer function, from its half.
+            self._full = torch.fft.fft2(from_frequency(self.otf, self.fft))
+        full = torch.fft.ifft2(torch.fft.fft2(torch.complex(x[:, :1], x[:, 1:])).mul_(self._full))
+        full.mul_(self._inside[0])
+        full = torch.fft.ifft2(torch.fft.fft2(full).mul_(self._full.conj()))
+        pairs = torch.cat((full.real, full.imag), 1)
+        return pairs if self.fft == self.shape else pairs.mul_(self._inside[1])
 
 
 # Borders --------------------------------------------------------------------------------------
@@ -663,6 +704,9 @@ def select_edges(gradient: Tensor, threshold: Tensor) -> tuple[Tensor, Tensor]:
 
 def inner(a: Tensor, b: Tensor) -> Tensor:
     """Scalar product of every picture (the last two axes), shaped to broadcast against it."""
+    if a is b:
+        norm: Tensor = torch.linalg.vector_norm(a, dim=(-2, -1), keepdim=True)
+        return norm.square()
     return (a * b).sum((-2, -1), keepdim=True)
 
 
@@ -678,7 +722,8 @@ def conjugate_gradients(
     Parameters
     ----------
     apply : callable
-        A, symmetric and positive definite per picture, on a tensor shaped like ``start``.
+        A, symmetric and positive definite per picture, on a tensor shaped like ``start``. What it
+        returns may be overwritten.
     right, start : Tensor
         b and the first x, (..., H, W).
     iterations : int
@@ -691,7 +736,7 @@ def conjugate_gradients(
     Tensor
         x.
     """
-    x = start.clone()
+    x = start.clone(memory_format=torch.contiguous_format)
     residual = right - apply(x)
     direction = residual.clone()
     energy = inner(residual, residual)
@@ -702,11 +747,12 @@ def conjugate_gradients(
         image = apply(direction)
         curvature = inner(direction, image)
         usable = active & (curvature > 0)
+        # A picture that has stopped takes steps of length zero.
         step = torch.where(usable, energy / torch.where(usable, curvature, 1.0), 0.0)
-        x = x + step * direction
-        residual = residual - step * image
-        new_energy = torch.where(usable, inner(residual, residual), energy)
+        x.addcmul_(direction, step)
+        residual.addcmul_(image, step, value=-1)
+        new_energy = torch.where(usable, inner(residual, residual), 0.0)
         ratio = torch.where(usable, new_energy / torch.where(usable, energy, 1.0), 0.0)
-        direction = residual + ratio * direction
-        energy = torch.where(usable, new_energy, torch.zeros_like(energy))
+        torch.addcmul(residual, direction, ratio, out=direction)
+        energy = new_energy
     return x

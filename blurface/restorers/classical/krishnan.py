@@ -22,6 +22,7 @@ from ...errors import InputError
 from .base import ClassicalRestorer
 from .core import (
     centre_shifts,
+    chunks,
     crop,
     derivatives,
     from_frequency,
@@ -148,7 +149,9 @@ def estimate_kernels(
         else:
             kernels = project_kernels(resize(kernels, size=(size, size), method="bilinear"))
             x = resize(x, size=(y.shape[-2], y.shape[-1]), method="bilinear")
-        kernels, x = _Level(y, size, settings).run(kernels, _to_norm(x))
+        x = _to_norm(x)
+        for part in chunks(len(y), 2 * (y.shape[-2] + size // 2) * (y.shape[-1] + size // 2)):
+            kernels[part], x[part] = Alternation(y[part], size, settings).run(kernels[part], x[part])
         moves = centre_shifts(kernels)
         # A kernel that would lose all its mass by the move is left where it is.
         moved = shift(kernels, moves)
@@ -165,7 +168,7 @@ def _to_norm(fields: Tensor, norm: float = 6.0) -> Tensor:
     return fields * torch.where(length > 0, norm / torch.where(length > 0, length, 1.0), 0.0)
 
 
-class _Level:
+class Alternation:
     """The alternation at one level of the pyramid."""
 
     def __init__(self, y: Tensor, size: int, settings: KrishnanSettings) -> None:
@@ -179,12 +182,13 @@ class _Level:
         )
 
     def same(self, spectrum: Tensor) -> Tensor:
+        """Picture of the size of y from a spectrum of the padded size."""
         return from_frequency(spectrum, self.fft)[..., : self.rows, : self.columns]
 
     def shrink(
         self, x: Tensor, spectrum: Tensor, y: Tensor, otf: Tensor, step: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """The x-step: iterative shrinkage, the denominator ||x_d||_2 held over the inner steps."""
+        """One x-step: iterative shrinkage, the denominator ||x_d||_2 held over the inner steps."""
         conjugate = otf.conj()
         for _ in range(self.settings.outer):
             beta = self.settings.fidelity * x.square().sum((-2, -1), keepdim=True).sqrt() * step
@@ -203,6 +207,7 @@ class _Level:
         return (data + sparsity).sum(1, keepdim=True)
 
     def run(self, kernels: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+        """All alternations of the level: the new kernels and derivative images."""
         y = self.y
         step = x.new_full((len(x), 1, 1, 1), self.settings.step)
         spectrum = to_frequency(x, self.fft)

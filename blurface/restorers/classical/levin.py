@@ -27,6 +27,7 @@ from .base import ClassicalRestorer
 from .core import (
     Array,
     ValidConvolution,
+    chunks,
     conjugate_gradients,
     derivatives,
     from_frequency,
@@ -130,8 +131,9 @@ def expect(y: Tensor, kernels: Tensor, noise: float, rounds: int = 3) -> tuple[T
     start = pad_edge(y, kernels.shape[-1] // 2)
     shape = (start.shape[-2], start.shape[-1])
     operator = ValidConvolution(flipped, shape)
-    right = operator.adjoint(y)
+    # How much of k^2 sees a pixel: the same for both derivatives.
     seen = ValidConvolution(flipped.square(), shape).adjoint(torch.ones_like(y[:, :1])) / noise**2
+    start, right, seen = operator.pad(start), operator.pad(operator.adjoint(y)), operator.pad(seen)
     weight = torch.full_like(start, sum(w * p for w, p in zip(_WEIGHTS, _PRECISIONS, strict=True)))
     mean, covariance = start, torch.zeros_like(start)
     for turn in range(rounds):
@@ -140,11 +142,11 @@ def expect(y: Tensor, kernels: Tensor, noise: float, rounds: int = 3) -> tuple[T
         ridge = weight * noise**2
 
         def apply(x: Tensor, ridge: Tensor = ridge) -> Tensor:
-            return operator.normal(x).addcmul_(ridge, x)
+            return operator.padded_normal_pairs(x).addcmul_(ridge, x)
 
         mean = conjugate_gradients(apply, right, start, 15, 1e-8)
         covariance = 1 / (weight + seen)
-    return mean, covariance
+    return operator.crop(mean), operator.crop(covariance)
 
 
 def window_gram(x: Tensor, size: int) -> Tensor:
@@ -153,29 +155,40 @@ def window_gram(x: Tensor, size: int) -> Tensor:
     Parameters
     ----------
     x : Tensor
-        (N, H, W).
+        (N, C, H, W).
     size : int
-        K; the windows are K x K, row by row.
+        K; the windows are K x K, row by row, and those of all C pictures are summed.
 
     Returns
     -------
     Tensor
         (N, K^2, K^2).
     """
-    count, height, width = x.shape
+    count, _, height, width = x.shape
     rows, columns = height - size + 1, width - size + 1
-    # shifted[n, a, r, :] is row r from column a on.
-    shifted = x.unfold(-1, columns, 1).transpose(1, 2).contiguous()
-    lines = shifted.flatten(2)
-    gram = x.new_zeros((count, size, size, size, size))
-    left = lines[:, :, : rows * columns]
-    for lag in range(size):
-        right = lines[:, :, lag * columns : (lag + rows) * columns]
-        gram[:, 0, :, lag] = left @ right.mT
-    # One row further down, a window loses a row at the top and gains one at the bottom.
-    top = shifted[:, :, : size - 1].transpose(1, 2).flatten(1, 2)
-    bottom = shifted[:, :, rows:].transpose(1, 2).flatten(1, 2)
-    change = (bottom @ bottom.mT - top @ top.mT).view(count, size - 1, size, size - 1, size)
+    gram = x.new_zeros((count, size, size, size, size))  # [row a, column a, row b, column b]
+    # Element a in row 0, and a or b in column 0: correlations of x cut to the frame of a window's
+    # first element.
+    shape = (next_fast_len(height + size, real=True), next_fast_len(width + size, real=True))
+    corner, upper, left = (torch.zeros_like(x) for _ in range(3))
+    corner[..., :rows, :columns] = x[..., :rows, :columns]
+    upper[..., :rows, :], left[..., :columns] = x[..., :rows, :], x[..., :columns]
+    product = (to_frequency(corner, shape).conj() * to_frequency(x, shape)).sum(1)
+    gram[:, 0, 0] = from_frequency(product, shape)[:, :size, :size]
+    product = (to_frequency(upper, shape).conj() * to_frequency(left, shape)).sum(1)
+    backwards = -torch.arange(size, device=x.device)  # b lies to the left of a
+    gram[:, 0, :, :, 0] = from_frequency(product, shape)[:, :size, backwards].mT
+    # One column to the right, every window loses a column on the left and gains one on the right.
+    begin = torch.stack([x[..., lag : lag + rows, : size - 1].flatten(1, 2) for lag in range(size)], 1)
+    end = torch.stack([x[..., lag : lag + rows, columns:].flatten(1, 2) for lag in range(size)], 1)
+    change = (end[:, :1].mT @ end - begin[:, :1].mT @ begin).transpose(1, 2)
+    for column in range(1, size):
+        gram[:, 0, column, :, 1:] = gram[:, 0, column - 1, :, :-1] + change[:, column - 1]
+    # One row further down, it loses a row at the top and gains one at the bottom.
+    shifted = x.unfold(-1, columns, 1).permute(0, 2, 3, 1, 4)  # [n, r, a, c, :]: row r from column a on
+    top = shifted[:, : size - 1].flatten(3).flatten(1, 2)
+    bottom = shifted[:, rows:].flatten(3).flatten(1, 2)
+    change = (bottom @ bottom.mT).sub_(top @ top.mT).view(count, size - 1, size, size - 1, size)
     for row in range(1, size):
         gram[:, row, :, row:] = gram[:, row - 1, :, row - 1 : -1] + change[:, row - 1, :, row - 1 :]
         gram[:, row, :, :row] = gram[:, :row, :, row].permute(0, 3, 1, 2)
@@ -252,7 +265,7 @@ def maximise(y: Tensor, mean: Tensor, covariance: Tensor, kernels: Tensor, setti
     """
     count, size = len(kernels), kernels.shape[-1]
     rows, columns = y.shape[-2:]
-    matrix = window_gram(mean.flatten(0, 1), size).view(count, 2, size**2, size**2).sum(1)
+    matrix = window_gram(mean, size)
     # The covariance of every pixel, summed over the positions that a kernel element sees.
     spread = covariance.sum(1).cumsum(-1).cumsum(-2)
     spread = torch.nn.functional.pad(spread, (1, 0, 1, 0))
@@ -311,14 +324,17 @@ def estimate_kernels(
     for level, (size, ratio) in enumerate(levels):
         kernels = resize_kernels(kernels, math.sqrt(2) if level else ratio, size)
         y = derivatives(pyramid_step(pictures, ratio))
-        history = []
-        for turn in reversed(range(settings.iterations)):
-            noise = settings.noise * settings.noise_factor**turn
-            mean, covariance = expect(y, kernels, noise, settings.rounds)
-            kernels = maximise(y, mean, covariance, kernels, settings)
-            history.append(kernels)
+        history = kernels.new_zeros((len(y), settings.iterations, size, size))
+        for part in chunks(len(y), 2 * (y.shape[-2] + size) * (y.shape[-1] + size)):
+            found = kernels[part]
+            for turn in range(settings.iterations):
+                noise = settings.noise * settings.noise_factor ** (settings.iterations - 1 - turn)
+                mean, covariance = expect(y[part], found, noise, settings.rounds)
+                found = maximise(y[part], mean, covariance, found, settings)
+                history[part, turn] = found
+        kernels = history[:, -1]
         if trace is not None:
-            trace.append(LevinLevel(torch.stack(history, 1)))
+            trace.append(LevinLevel(history))
     return project_kernels(kernels.flip((-2, -1)))
 
 

@@ -9,6 +9,7 @@ Krishnan and Fergus 2009, "Fast image deconvolution using hyper-Laplacian priors
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,6 +22,7 @@ from .base import ClassicalRestorer
 from .core import (
     Array,
     ValidConvolution,
+    chunks,
     conjugate_gradients,
     crop,
     difference_power,
@@ -30,6 +32,20 @@ from .core import (
     psf_to_otf,
     to_frequency,
 )
+
+
+def _in_parts(solve: Callable[[Tensor, Tensor], Tensor], pictures: Tensor, kernels: Tensor) -> Tensor:
+    """Apply ``solve`` to parts of the batch; kernels (N or 1, K, K) get an axis for channels."""
+    size = kernels.shape[-1] - 1
+    pixels = (pictures.shape[-2] + size) * (pictures.shape[-1] + size) * math.prod(pictures.shape[1:-2])
+    given = kernels[:, None] if pictures.ndim == 4 else kernels
+    return torch.cat(
+        [
+            solve(pictures[part], given[part] if len(given) > 1 else given)
+            for part in chunks(len(pictures), pixels)
+        ]
+    )
+
 
 # Sparse deconvolution -------------------------------------------------------------------------
 
@@ -62,10 +78,17 @@ class SparseDeconvSettings:
             )
 
 
-def _differences(x: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def _differences(x: Tensor, out: list[Tensor] | None = None) -> list[Tensor]:
     """First (across, down) and second (across, down, mixed) differences, valid."""
-    across, down = x.diff(dim=-1), x.diff(dim=-2)
-    return across, down, across.diff(dim=-1), down.diff(dim=-2), across.diff(dim=-2)
+    across, down, second_across, second_down, mixed = out if out is not None else (None,) * 5
+
+    def difference(t: Tensor, dim: int, into: Tensor | None) -> Tensor:
+        length = t.shape[dim] - 1
+        return torch.sub(t.narrow(dim, 1, length), t.narrow(dim, 0, length), out=into)
+
+    across, down = difference(x, -1, across), difference(x, -2, down)
+    second_across, second_down = difference(across, -1, second_across), difference(down, -2, second_down)
+    return [across, down, second_across, second_down, difference(across, -2, mixed)]
 
 
 def _spread(t: Tensor, dim: int, onto: Tensor) -> None:
@@ -130,40 +153,45 @@ def sparse_deconvolution(
     Tensor
         Shape of ``pictures`` (each side longer by K - 1 if ``full``), not clipped.
     """
-    settings = settings or SparseDeconvSettings()
-    if pictures.ndim == 4:
-        kernels = kernels[:, None]
-    half = kernels.shape[-1] // 2
-    start = pad_edge(pictures, half)
+    chosen = settings or SparseDeconvSettings()
+    x = _in_parts(lambda y, k: _sparse(y, k, chosen), pictures, kernels)
+    return x if full else crop(x, kernels.shape[-1] // 2)
+
+
+def _sparse(pictures: Tensor, kernels: Tensor, settings: SparseDeconvSettings) -> Tensor:
+    start = pad_edge(pictures, kernels.shape[-1] // 2)
     operator = ValidConvolution(kernels, (start.shape[-2], start.shape[-1]))
-    right = operator.adjoint(pictures)
+    right = operator.pad(operator.adjoint(pictures))
+    differences = _differences(start)
     weights: list[Tensor] | None = None
 
-    def apply(x: Tensor) -> Tensor:
-        across, down, second_across, second_down, mixed = _differences(x)
-        if weights is not None:
-            for difference, weight in zip(
-                (across, down, second_across, second_down, mixed), weights, strict=True
-            ):
+    def apply(padded: Tensor) -> Tensor:
+        across, down, second_across, second_down, mixed = _differences(operator.crop(padded), differences)
+        if weights is None:
+            for difference in differences:
+                difference.mul_(settings.weight)
+        else:
+            for difference, weight in zip(differences, weights, strict=True):
                 difference.mul_(weight)
         # Second differences are differences of the first ones: fold them back step by step.
         _spread(second_across, -1, across)
         _spread(mixed, -2, across)
         _spread(second_down, -2, down)
-        out = torch.zeros_like(x)
-        _spread(across, -1, out)
-        _spread(down, -2, out)
-        return operator.normal(x).add_(out, alpha=settings.weight)
+        out = operator.padded_normal(padded)
+        inside = operator.crop(out)
+        _spread(across, -1, inside)
+        _spread(down, -2, inside)
+        return out
 
     x = start
     for turn in range(settings.reweightings + 1):
         if turn:
             weights = [
-                share * 0.1 * difference.abs().clamp_min(0.01) ** (settings.exponent - 2)
+                share * 0.1 * settings.weight * difference.abs().clamp_min(0.01) ** (settings.exponent - 2)
                 for share, difference in zip((1.0, 1.0, 0.25, 0.25, 0.25), _differences(x), strict=True)
             ]
-        x = conjugate_gradients(apply, right, start, settings.iterations)
-    return x if full else crop(x, half)
+        x = operator.crop(conjugate_gradients(apply, right, operator.pad(start), settings.iterations))
+    return x
 
 
 class SparseDeconv(ClassicalRestorer):
@@ -265,9 +293,11 @@ def fast_deconvolution(
     Tensor
         Shape of ``pictures``, not clipped.
     """
-    settings = settings or FastDeconvSettings()
-    if pictures.ndim == 4:
-        kernels = kernels[:, None]
+    chosen = settings or FastDeconvSettings()
+    return _in_parts(lambda y, k: _fast(y, k, chosen), pictures, kernels)
+
+
+def _fast(pictures: Tensor, kernels: Tensor, settings: FastDeconvSettings) -> Tensor:
     half = kernels.shape[-1] // 2
     y = edgetaper(pad_edge(pictures, half), kernels)
     shape = (y.shape[-2], y.shape[-1])
@@ -290,7 +320,6 @@ class FastDeconv(ClassicalRestorer):
     name = "fast-deconv"
     blind = False
     Settings = FastDeconvSettings
-    batch_size = 8
 
     def _estimate(self, pictures: Tensor, kernels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         assert kernels is not None
@@ -329,8 +358,12 @@ def total_variation(
     Tensor
         Shape of ``pictures``, not clipped.
     """
-    if pictures.ndim == 4:
-        kernels = kernels[:, None]
+    return _in_parts(lambda y, k: _total_variation(y, k, fidelity, penalty, iterations), pictures, kernels)
+
+
+def _total_variation(
+    pictures: Tensor, kernels: Tensor, fidelity: float, penalty: float, iterations: int
+) -> Tensor:
     half = kernels.shape[-1] // 2
     y = edgetaper(pad_edge(pictures, half), kernels)
     shape = (y.shape[-2], y.shape[-1])

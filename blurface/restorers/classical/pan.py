@@ -19,6 +19,7 @@ from ...errors import InputError
 from .base import ClassicalRestorer
 from .core import (
     centre_shifts,
+    chunks,
     conjugate_gradients,
     derivatives,
     difference_power,
@@ -207,10 +208,6 @@ def _doublings(weight: float, limit: float) -> int:
     return count
 
 
-# Pixels that are worked on together: their buffers should stay in a core's cache.
-_CHUNK = 32768
-
-
 def latent_pictures(
     pictures: Tensor, kernels: Tensor, intensity: Tensor | float, gradient: Tensor | float
 ) -> Tensor:
@@ -239,11 +236,12 @@ def latent_pictures(
         key = (_doublings(one, 8.0) if one else 0, _doublings(other, 1e5))
         rounds.setdefault(key, []).append(index)
     shape = _padded_shape((height, width), kernels.shape[-1])
-    together = max(1, _CHUNK // (shape[0] * shape[1] * pictures.shape[1]))
+    pixels = shape[0] * shape[1] * pictures.shape[1]
     found = torch.empty_like(pictures)
     for (outer, inner), members in rounds.items():
-        for start in range(0, len(members), together):
-            part = members[start : start + together]
+        # Twice the pixels: the solver holds many buffers.
+        for chunk in chunks(len(members), 2 * pixels):
+            part = members[chunk]
             y = pad_circular(pictures[part], shape)
             x = _l0_rounds(_Splitting(y, kernels[part]), pixel[part], slope[part], outer, inner)
             found[part] = x[..., :height, :width]

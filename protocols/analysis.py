@@ -129,7 +129,7 @@ def harm_table(summary: Summary, verifier: str) -> Table:
             table.add(restorer, "all blurred", *_harm_cells(total, p, fixed))
     table.notes.append(
         "Against the same pair with the blurry probe left as it is. False rejects and false accepts: of the "
-        "pairs put wrong. Thresholds chosen on the other folds for each restorer and kernel; sharp threshold: "
+        "pairs put wrong. Thresholds: chosen on the other folds for each restorer and kernel; sharp: "
         "chosen on the sharp pairs of the other folds. p: McNemar's test (all blurred: for clustered pairs). "
         "Kernel sharp: probes that were not blurred."
     )

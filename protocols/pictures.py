@@ -8,7 +8,7 @@ are not made and :class:`PicturesUnavailable` says why.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from blurface import assets
 from blurface.errors import BlurfaceError, DataError
+from blurface.gate import kernel_spread
 from blurface.kernels import Kernel, KernelSet
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
@@ -28,7 +29,7 @@ from .datasets import Protocol
 from .degradation import degrade, from_bytes, to_bytes
 from .experiments import Experiment
 from .run_folder import Run
-from .runner import CONTROL, SHARP, Choice
+from .runner import CONTROL, SHARP
 
 Picture = NDArray[np.uint8]
 
@@ -234,9 +235,33 @@ def check_restorer(run: Run, pictures: Pictures, name: str) -> None:
         )
 
 
-def with_restorers(experiment: Experiment, choices: Iterable[Choice]) -> Experiment:
-    """The experiment with other restorers."""
-    return dataclasses.replace(experiment, restorers=tuple(choices))
+def blur_scores(
+    pictures: Pictures, samples: Sequence[tuple[str, str]], restorer: str, batch: int = 32
+) -> NDArray[np.float64]:
+    """How blurred the gate takes probes to be: the spread of the kernels that a restorer estimates.
+
+    Parameters
+    ----------
+    pictures : Pictures
+    samples : sequence of (str, str)
+        Probe and kernel.
+    restorer : str
+        One that estimates kernels.
+    batch : int
+
+    Returns
+    -------
+    ndarray
+        (samples,) pixels; see :func:`blurface.gate.kernel_spread`.
+    """
+    scores = np.empty(len(samples))
+    for kernel in dict.fromkeys(name for _, name in samples):
+        rows = [i for i, (_, name) in enumerate(samples) if name == kernel]
+        for start in range(0, len(rows), batch):
+            part = rows[start : start + batch]
+            images = [samples[i][0] for i in part]
+            scores[part] = kernel_spread(pictures.estimated_kernels(images, kernel, restorer)).numpy()
+    return scores
 
 
 def _naming(protocol: Protocol, images: set[str]) -> Protocol:

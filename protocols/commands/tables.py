@@ -1,0 +1,479 @@
+"""``blurface tables``: the paper's tables, measured, beside the paper's numbers."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from blurface.errors import BlurfaceError, InputError
+
+if TYPE_CHECKING:
+    from blurface.restorers.base import Restorer
+    from protocols.experiments import Experiment
+    from protocols.results import Summary
+    from protocols.runner import Choice
+    from protocols.tables import Table
+
+WHICH = ("1", "2", "3", "4", "5", "robustness")
+ALL = ("1", "2", "3", "4", "5")
+DEFAULT_RESTORERS = (
+    "fast",
+    "deepdeblur",
+    "plain",
+    "krishnan",
+    "levin",
+    "pan",
+    "perrone",
+    "sun",
+    "michaeli",
+    "chakrabarti",
+)
+
+Costs = dict[str, tuple[int | None, float | None]]
+
+
+@click.command()
+@click.option("--which", default=",".join(ALL), show_default=True, help="1 to 5, and robustness.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Finished run to take tables 2 to 5 and robustness from; nothing is computed then. Repeatable.",
+)
+@click.option("--pairs", default="lfw", show_default=True, help="Protocol.")
+@click.option("--data-root", type=click.Path(path_type=Path), help="Searched first for data and weights.")
+@click.option(
+    "--restorer",
+    "restorers",
+    multiple=True,
+    help="Repeatable.  [default: fast, and all that the paper compares]",
+)
+@click.option("--restorer-option", "restorer_options", multiple=True, metavar="NAME:KEY=VALUE")
+@click.option(
+    "--model",
+    "models",
+    multiple=True,
+    metavar="LABEL=PATH",
+    help="Weights of a trained model for table 5. Repeatable.",
+)
+@click.option("--verifier", "verifiers", multiple=True, default=("mobilefacenet",), show_default=True)
+@click.option(
+    "--subset",
+    "subsets",
+    multiple=True,
+    type=click.IntRange(min=2),
+    default=(50,),
+    show_default=True,
+    help="Pairs of table 2. Repeatable; tables 4, 5 and robustness take the first.",
+)
+@click.option(
+    "--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="Draws of table 2."
+)
+@click.option(
+    "--limit", type=click.IntRange(min=2), help="At most this many pairs in any table, to try it out."
+)
+@click.option(
+    "--batch",
+    "batches",
+    multiple=True,
+    type=click.IntRange(min=1),
+    default=(1, 32),
+    show_default=True,
+    help="Faces a call in table 1.",
+)
+@click.option(
+    "--rounds", type=click.IntRange(min=1), default=16, show_default=True, help="Timed calls in table 1."
+)
+@click.option(
+    "--time-limit",
+    type=click.FloatRange(min=0),
+    default=120.0,
+    show_default=True,
+    help="Seconds for one method and batch size in table 1; one call is made in any case.",
+)
+@click.option("--kernel-centre", type=click.Choice(["mass", "published"]), default="mass", show_default=True)
+@click.option("--device", default="auto", show_default=True)
+@click.option(
+    "--jobs", type=click.IntRange(min=1), help="Processes of one thread each.  [default: processors]"
+)
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+def tables(
+    which: str,
+    out: Path,
+    runs: tuple[Path, ...],
+    pairs: str,
+    data_root: Path | None,
+    restorers: tuple[str, ...],
+    restorer_options: tuple[str, ...],
+    models: tuple[str, ...],
+    verifiers: tuple[str, ...],
+    subsets: tuple[int, ...],
+    seeds: tuple[int, ...],
+    limit: int | None,
+    batches: tuple[int, ...],
+    rounds: int,
+    time_limit: float,
+    kernel_centre: str,
+    device: str,
+    jobs: int | None,
+    quiet: bool,
+) -> None:
+    """Measure the paper's tables and write each as Markdown, LaTeX and CSV beside the paper's numbers.
+
+    Finished cells are taken from the cache, as by ``blurface verify``; every run behind a table is
+    written to OUT/runs, for ``blurface report``. With --run, tables come from finished runs alone.
+    Exit status 1 if a table could not be made.
+    """
+    from protocols.experiments import Experiment
+    from protocols.run_folder import read_run
+
+    from .progress import PhaseProgress
+    from .verify import check_writable, choose_device, parse_options
+
+    wanted = parse_which(which, WHICH)
+    labelled = parse_models(models)
+    check_writable(out)
+    options = parse_options(restorer_options, restorers or (*DEFAULT_RESTORERS, "none"))
+    device = choose_device(device)
+    finished = [read_run(folder) for folder in runs]
+    missing: list[str] = []
+    chosen: list[Choice] = []
+    if "1" in wanted or not finished:
+        chosen, missing = choose_restorers(restorers, options)
+    base = Experiment(
+        pairs=pairs,
+        data_root=data_root,
+        restorers=tuple(chosen),
+        verifiers=verifiers,
+        kernel_centre=kernel_centre,
+        device=device,
+        jobs=jobs,
+    )
+    if data_root is not None:
+        base = base.replace(data_root=data_root.absolute())
+    with PhaseProgress(quiet) as progress:
+        maker = Maker(base, out, finished, subsets, seeds, limit, labelled, progress)
+        made: list[Table] = []
+        failed: list[str] = []
+        for table in wanted:
+            try:
+                if table == "1":
+                    made += maker.times(batches, rounds, time_limit)
+                else:
+                    made += maker.make(table)
+            except BlurfaceError as error:
+                failed.append(f"table {table}: {error}")
+    for each in made:
+        if missing and (each.name.startswith(("table1", "table2"))):
+            each.notes.append(f"Not measured: {'; '.join(missing)}.")
+        each.write(out)
+        click.echo(each.text())
+    click.echo(f"Tables written to {out}.", err=True)
+    for message in failed:
+        click.echo(f"blurface: {message}", err=True)
+    if failed:
+        sys.exit(1)
+
+
+def parse_which(text: str, known: Sequence[str]) -> list[str]:
+    """``1,3`` to names, each once, in the order of ``known``.
+
+    Raises
+    ------
+    InputError
+        If one is not known.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    if wrong := [name for name in names if name not in known]:
+        raise InputError(f"--which {wrong[0]} is unknown.", f"Known: {', '.join(known)}.")
+    if not names:
+        raise InputError("--which names nothing.", f"Known: {', '.join(known)}.")
+    return [name for name in known if name in names]
+
+
+def parse_models(given: Sequence[str]) -> dict[str, Path]:
+    """``LABEL=PATH`` to paths by label. The label may hold equals signs; the path may not.
+
+    Raises
+    ------
+    InputError
+        If one is not of this form, a label comes twice, or a file is missing.
+    """
+    models: dict[str, Path] = {}
+    for text in given:
+        label, equals, path = text.rpartition("=")
+        if not (equals and label and path):
+            raise InputError(
+                f"{text!r} is not LABEL=PATH.", "For example: 'no TV=runs/a/deepdeblur.safetensors'."
+            )
+        if label in models:
+            raise InputError(f"The model {label!r} is named twice.", "Give every model a label of its own.")
+        if not Path(path).is_file():
+            raise InputError(f"{path} does not exist.", "Name a .safetensors file that blurface train wrote.")
+        models[label] = Path(path)
+    return models
+
+
+def choose_restorers(
+    names: tuple[str, ...] | None,
+    options: dict[str, dict[str, Any]],
+    usual: tuple[str, ...] = DEFAULT_RESTORERS,
+) -> tuple[list[Choice], list[str]]:
+    """Restorers that are asked for, or of the usual ones those that can be built.
+
+    Returns
+    -------
+    list of Choice, list of str
+        And why the others cannot.
+    """
+    from blurface.restorers import create_restorer
+    from protocols.runner import Choice
+
+    chosen, missing = [Choice("none")], []
+    for name in names or usual:
+        if name == "none":
+            continue
+        given = options.get(name, {})
+        try:
+            create_restorer(name, **given)
+        except BlurfaceError as error:
+            if names:
+                raise
+            missing.append(f"{name} ({error.message.rstrip('.')})")
+        else:
+            chosen.append(Choice(name, given))
+    return chosen, missing
+
+
+def network_of(path: Path) -> str:
+    """Name of the network that a weight file belongs to, by which its restorer is called.
+
+    Raises
+    ------
+    InputError
+        If the file does not say.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            name = (file.metadata() or {}).get("network")
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{path} is no safetensors file: {error}.", "Name one that blurface train wrote."
+        ) from error
+    if not name:
+        raise InputError(
+            f"{path} does not say which network it belongs to.", "Name one that blurface train wrote."
+        )
+    return str(name)
+
+
+class Maker:
+    """Makes tables: from finished runs where there are any, else from experiments."""
+
+    def __init__(
+        self,
+        base: Experiment,
+        out: Path,
+        finished: Sequence[Any],
+        subsets: tuple[int, ...],
+        seeds: tuple[int, ...],
+        limit: int | None,
+        models: dict[str, Path],
+        progress: Callable[[str, int, int], None],
+    ) -> None:
+        self.base = base
+        self.out = out
+        self.finished = finished
+        self.subsets = tuple(dict.fromkeys(min(n, limit) if limit else n for n in subsets))
+        self.seeds = tuple(dict.fromkeys(seeds))
+        self.limit = limit
+        self.models = models
+        self.progress = progress
+
+    def make(self, which: str) -> list[Table]:
+        """One of the tables 2 to 5 or robustness, under every verifier."""
+        return {
+            "2": self.subset,
+            "3": self.whole,
+            "4": self.linear,
+            "5": self.ablation,
+            "robustness": self.robustness,
+        }[which]()
+
+    def times(self, batches: Sequence[int], rounds: int, limit: float) -> list[Table]:
+        """Table 1, and ``timing.json`` with every call."""
+        import torch
+
+        from protocols.commands.verify import processor_name
+        from protocols.degradation import from_bytes
+        from protocols.pictures import Pictures
+        from protocols.processes import processors
+        from protocols.reproduction import time_table
+        from protocols.store import write_atomic
+        from protocols.timing import time_restorers
+
+        experiment = self.base.replace(kernel_sets=("levin8",), subset=8, seed=0)
+        pictures = Pictures(experiment)
+        images = list(pictures.protocol.pairs.probes)
+        probes = []
+        for kernel in pictures.kernels.kernels:
+            faces = torch.stack([torch.from_numpy(pictures.blurry(image, kernel.name)) for image in images])
+            probes.append(
+                (
+                    from_bytes(faces.permute(0, 3, 1, 2).contiguous()).to(self.base.device),
+                    torch.from_numpy(kernel.psf).to(self.base.device),
+                )
+            )
+        methods = {c.name: self._build(c) for c in self.base.restorers if c.name != "none"}
+        timings = time_restorers(
+            methods, probes, batches=batches, rounds=rounds, limit=limit, progress=self.progress
+        )
+        height, width = (int(side) for side in pictures.frame.split("x"))
+        costs = {name: (method.parameters(), method.gflop(height, width)) for name, method in methods.items()}
+        device = self.base.device
+        name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor_name()
+        about = (
+            f"{height}x{width} faces of {pictures.protocol.name} under {len(probes)} kernels; {device}: "
+            f"{name}, {processors()} processors, {torch.get_num_threads()} threads, PyTorch {torch.__version__}."
+        )
+        record = {
+            "command": ["blurface", *sys.argv[1:]],
+            "about": about,
+            "timings": [vars(timing) for timing in timings],
+        }
+        write_atomic(self.out / "timing.json", json.dumps(record, indent=1) + "\n")
+        return [time_table(timings, costs, about)]
+
+    def subset(self) -> list[Table]:
+        """Table 2, one for each size of subset."""
+        from protocols.reproduction import LEVIN, subset_table
+
+        if self.finished:
+            found = [
+                run.summary
+                for run in self._runs("lfw")
+                if set(LEVIN) <= set(run.summary.kernels) and run.record.get("options", {}).get("subset")
+            ]
+            self._need(found, "2", "over levin8 on a subset of LFW")
+            sizes = sorted({summary.about["pairs"] for summary in found})
+            groups = [[summary for summary in found if summary.about["pairs"] == size] for size in sizes]
+        else:
+            groups = [
+                [
+                    self._run(f"table2-{size}-seed{seed}", self.base.replace(subset=size, seed=seed))
+                    for seed in self.seeds
+                ]
+                for size in self.subsets
+            ]
+        return [subset_table(group, verifier) for group in groups for verifier in _verifiers(group)]
+
+    def whole(self) -> list[Table]:
+        """Table 3."""
+        from protocols.reproduction import LEVIN, whole_table
+
+        if self.finished:
+            found = [run.summary for run in self._runs("lfw") if set(LEVIN) <= set(run.summary.kernels)]
+            whole = [
+                summary for summary in found if summary.about["pairs"] == max(s.about["pairs"] for s in found)
+            ]
+            self._need(whole, "3", "over levin8 on LFW")
+            summary = whole[0]
+        else:
+            summary = self._run("table3", self.base.replace(subset=self.limit))
+        return [whole_table(summary, verifier) for verifier in summary.verifiers]
+
+    def linear(self) -> list[Table]:
+        """Table 4 and the grid of lengths."""
+        from protocols import paper
+        from protocols.reproduction import grid_set, linear_grid, linear_name, linear_place, linear_table
+
+        kernel = linear_name(*paper.LINEAR)
+        if self.finished:
+            runs = [run.summary for run in self.finished]
+            single = [summary for summary in runs if kernel in summary.kernels]
+            grids = [
+                summary for summary in runs if len({p for k in summary.kernels if (p := linear_place(k))}) > 1
+            ]
+            self._need([*single, *grids], "4", "over linear:15,45")
+        else:
+            subset = self.subsets[0]
+            name = f"linear:{paper.LINEAR[0]},{paper.LINEAR[1]}"
+            single = [self._run("table4", self.base.replace(kernel_sets=(name,), subset=subset))]
+            grids = [self._run("table4-grid", self.base.replace(kernel_sets=(grid_set(),), subset=subset))]
+        made = [linear_table(summary, verifier) for summary in single[:1] for verifier in summary.verifiers]
+        for summary in grids[:1]:
+            for verifier in summary.verifiers:
+                made += [linear_grid(summary, verifier, metric) for metric in ("psnr", "accuracy")]
+        return made
+
+    def ablation(self) -> list[Table]:
+        """Table 5."""
+        from protocols.reproduction import ablation_table
+        from protocols.runner import Choice
+
+        models: list[tuple[str, Summary, str]] = []
+        costs: Costs = {}
+        if self.finished:
+            for run in self.finished:
+                options = run.summary.about.get("restorer_options", {})
+                for restorer in run.restored:
+                    if "weights" in options.get(restorer, {}):
+                        models.append((f"{run.name}: {restorer}", run.summary, restorer))
+        else:
+            for label, path in self.models.items():
+                choice = Choice(network_of(path), {"weights": str(path.absolute())})
+                method = self._build(choice)
+                costs[label] = (method.parameters(), method.gflop())
+                experiment = self.base.replace(restorers=(Choice("none"), choice), subset=self.subsets[0])
+                name = "".join(c if c.isalnum() or c in "-." else "-" for c in label)
+                models.append((label, self._run(f"table5-{name}", experiment), choice.name))
+        if not models:
+            raise InputError("No model is named for table 5.", "Name trained weights: --model LABEL=PATH.")
+        return [ablation_table(models, costs, verifier) for verifier in models[0][1].verifiers]
+
+    def robustness(self) -> list[Table]:
+        """The grid of noise, JPEG and size."""
+        from protocols.robustness import Condition, conditions, robustness_table
+
+        measured: list[tuple[Condition, Summary]] = []
+        if self.finished:
+            for run in self.finished:
+                measured.append((Condition.from_options(run.record["options"]), run.summary))
+        else:
+            for condition in conditions():
+                experiment = condition.of(self.base.replace(subset=self.subsets[0]))
+                measured.append((condition, self._run(f"robustness-{condition.name}", experiment)))
+        return [robustness_table(measured, verifier) for verifier in measured[0][1].verifiers]
+
+    def _run(self, name: str, experiment: Experiment) -> Summary:
+        return experiment.run(self.out / "runs" / name, progress=self.progress)
+
+    def _build(self, choice: Choice) -> Restorer:
+        from blurface.restorers import create_restorer
+
+        options = dict(choice.options)
+        if self.base.device != "cpu":
+            options.setdefault("device", self.base.device)
+        return create_restorer(choice.name, **options)
+
+    def _runs(self, protocol: str) -> list[Any]:
+        return [run for run in self.finished if run.protocol.startswith(protocol)]
+
+    @staticmethod
+    def _need(found: Sequence[Any], table: str, what: str) -> None:
+        if not found:
+            raise InputError(f"None of the runs is {what}.", f"Leave out --run, or --which {table}.")
+
+
+def _verifiers(summaries: Sequence[Summary]) -> list[str]:
+    """Verifiers that all runs have."""
+    return [v for v in summaries[0].verifiers if all(v in summary.verifiers for summary in summaries)]

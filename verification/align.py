@@ -34,7 +34,6 @@ CENTRE_POINTS: NDArray[np.float64] = np.array(
 
 _MAX_REDUCTION = 64
 _CUBIC_REACH = 3
-_STILL_REDUCING = 1.5
 
 
 @dataclass(frozen=True)
@@ -133,11 +132,11 @@ def align(
     """Bring a face to a frame.
 
     A reduction by a factor f of 2 or more averages blocks of floor(f) x floor(f) pixels first. What
-    remains is cubic interpolation; where it still reduces by 1.5 or more, on a grid twice as fine
-    that is then averaged. The result is rounded to 8 bits.
+    remains is cubic interpolation; where it still reduces, on a grid twice as fine that is then
+    averaged. The result is rounded to 8 bits.
 
-    On LFW (f = 1.19 in the median) the interpolation hardly matters: with MobileFaceNet bilinear
-    gives 99.10%, cubic 99.12%, cubic with the finer grid throughout 99.12%.
+    On LFW (f = 1.19 in the median), MobileFaceNet's accuracy is 99.13%; without the finer grid
+    99.07%, with bilinear interpolation 99.08%.
 
     Parameters
     ----------
@@ -239,7 +238,7 @@ def _warp(
     columns = math.ceil((math.ceil(at_x.max()) + reach - left + 1) / block) * block
     rows = math.ceil((math.ceil(at_y.max()) + reach - top + 1) / block) * block
     window = _window(image, top, left, rows, columns)
-    fine = 2 if reduction / block >= _STILL_REDUCING else 1
+    fine = 2 if reduction / block > 1.0 + 1e-6 else 1
     # PIL maps pixel corners: (u, v) of the output's grid to (x, y) of the source's, both with the
     # corner of the first pixel at 0. Ours have its centre there, hence the halves.
     a, b = inverse[:, 0] / (fine * block), inverse[:, 1] / (fine * block)

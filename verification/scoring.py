@@ -199,8 +199,8 @@ def held_out(scores: ArrayLike, folds: ArrayLike) -> Floats:
 def best_threshold(scores: ArrayLike, genuine: ArrayLike) -> float:
     """The threshold of highest accuracy; a pair matches where its score is above it.
 
-    Accuracy is constant between neighbouring scores, and often several such intervals share the
-    highest. The mean of their middles is taken, which depends less on single pairs than any end.
+    Of several, the lowest is taken. On LFW the choice among them moves an accuracy by up to 0.05
+    points (three pairs).
 
     Parameters
     ----------
@@ -212,25 +212,19 @@ def best_threshold(scores: ArrayLike, genuine: ArrayLike) -> float:
     Returns
     -------
     float
-        Between the lowest and the highest finite score; 0 where there is none.
+        One of the finite scores, or a number just below them all; 0 where there is none.
     """
     values, labels = _checked(scores, genuine)
     finite = np.isfinite(values)
     if not finite.any():
         return 0.0
-    values, labels = values[finite], labels[finite]
-    # Right minus constant, for thresholds in [level i, level i + 1): genuine pairs above, less
-    # impostor pairs above.
-    levels, index = np.unique(values, return_inverse=True)
-    gain = np.bincount(index, np.where(labels, 1.0, -1.0), len(levels))
-    above = np.append(gain[::-1].cumsum()[::-1][1:], 0.0)
-    below_all = float(gain.sum())
-    best = max(below_all, float(above.max()))
-    # The ends are open: below the lowest score everything matches, above the highest nothing.
-    candidates = np.flatnonzero(above[:-1] == best)
-    if len(candidates):
-        return float(((levels[candidates + 1] + levels[candidates]) / 2).mean())
-    return float(levels[-1]) if above[-1] == best else float(np.nextafter(levels[0], -np.inf))
+    # For each threshold: genuine pairs above it less impostor pairs above it, which is the number
+    # of right decisions less a constant. Equal scores fall on the same side.
+    levels, index = np.unique(values[finite], return_inverse=True)
+    gain = np.bincount(index, np.where(labels[finite], 1.0, -1.0), len(levels))
+    above = np.append(gain[::-1].cumsum()[::-1], 0.0)
+    best = int(np.argmax(above))
+    return float(levels[best - 1]) if best else float(np.nextafter(levels[0], -np.inf))
 
 
 def cross_validate(scores: ArrayLike, genuine: ArrayLike, folds: ArrayLike) -> FoldResult:

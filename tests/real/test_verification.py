@@ -85,11 +85,13 @@ def test_mobilefacenet_on_lfw(lfw: Lfw, shared: Path) -> None:
 @pytest.mark.parametrize(("name", "expected"), [("edgeface-xs", 0.9953), ("edgeface-xxs", 0.9955)])
 def test_edgeface_on_lfw(name: str, expected: float, lfw: Lfw, shared: Path) -> None:
     rows = lfw.embed(create_embedder(name, data_root=shared / "data"))
-    assert accuracy(lfw, rows, True)[0] == pytest.approx(expected, abs=4e-4)
+    # Without mean subtraction; recorded with a threshold from a grid, which may move a pair or two.
+    assert accuracy(lfw, rows, False)[0] == pytest.approx(expected, abs=2.5e-4)
+    assert accuracy(lfw, rows, True)[0] == pytest.approx(expected, abs=6e-4)
 
 
 def test_photographs_give_the_faces_that_ready_crops_give(lfw: Lfw, shared: Path, tmp_path: Path) -> None:
-    """On all 7,701 photographs: 99.12%, one face not found, median cosine to the ready crops 0.978."""
+    """On all 7,701 photographs: 99.13%, one face not found, median cosine to the ready crops 0.978."""
     names = list(lfw.images)[::160]
     photographs = [lfw.data / "lfw" / "lfw-deepfunneled" / name for name in names]
     found = locate(photographs, cache=LandmarkCache(tmp_path))

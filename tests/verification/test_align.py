@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from skimage.transform import SimilarityTransform, warp
 
@@ -21,6 +21,7 @@ def ramp(height: int, width: int) -> np.ndarray:
     return np.stack([x + 10, y + 10, (x + y) / 2 + 10], axis=-1).round().astype(np.uint8)
 
 
+@settings(max_examples=50, deadline=None)
 @given(
     st.floats(-3.1, 3.1),
     st.floats(0.05, 20),

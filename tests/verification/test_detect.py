@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
@@ -69,6 +69,7 @@ def test_the_central_largest_face_is_meant(boxes: list[list[float]], expected: i
     assert central_largest(np.array(boxes), 250, 250) == expected
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 1000), st.floats(0.1, 20), st.integers(1, 6))
 def test_the_choice_does_not_depend_on_the_size_of_the_photograph(
     seed: int, scale: float, count: int

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -82,6 +82,7 @@ def test_mcnemar_of_a_published_example() -> None:
     assert result.p_mid == pytest.approx(0.0391, abs=5e-5)
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 20))
 def test_mcnemar_against_the_binomial_test(b: int, c: int, both: int) -> None:
     first = np.repeat([True, False, True], [b, c, both])

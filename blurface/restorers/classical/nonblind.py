@@ -246,15 +246,19 @@ def _shrinkage_table(beta: float, exponent: float) -> Array:
     # The derivative h(w) = exponent w^(exponent - 1) + beta (w - v) is convex; right of its lowest
     # point Newton's method from w = v falls monotonically to the larger root, the local minimum.
     lowest = (exponent * (1 - exponent) / beta) ** (1 / (2 - exponent))
-    w = np.maximum(v, lowest)
-    has_root = exponent * lowest ** (exponent - 1) + beta * (lowest - v) < 0
+    table: Array = np.zeros_like(v)
+    roots = np.flatnonzero(exponent * lowest ** (exponent - 1) + beta * (lowest - v) < 0)
+    target = v[roots]
+    w = target.copy()
     for _ in range(60):
-        slope = exponent * (exponent - 1) * w ** (exponent - 2) + beta
-        value = exponent * w ** (exponent - 1) + beta * (w - v)
-        w = np.where(has_root, w - value / np.where(has_root, slope, 1.0), lowest)
+        power = w ** (exponent - 2)
+        step = (exponent * power * w + beta * (w - target)) / (exponent * (exponent - 1) * power + beta)
+        w -= step
+        if np.abs(step).max(initial=0.0) < 1e-14:
+            break
     # The cost at the minimum against the cost at 0 reads w > 2 v (1 - exponent) / (2 - exponent).
-    better = has_root & (w > 2 * v * (1 - exponent) / (2 - exponent))
-    table: Array = np.where(better, w, 0.0)
+    better = w > 2 * target * (1 - exponent) / (2 - exponent)
+    table[roots[better]] = w[better]
     return table
 
 

@@ -343,7 +343,8 @@ class Maker:
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor_name()
         about = (
             f"{height}x{width} faces of {pictures.protocol.name} under {len(probes)} kernels; {device}: "
-            f"{name}, {processors()} processors, {torch.get_num_threads()} threads, PyTorch {torch.__version__}."
+            f"{name}, {processors()} processors, {torch.get_num_threads()} threads; "
+            f"PyTorch {torch.__version__}."
         )
         record = {
             "command": ["blurface", *sys.argv[1:]],

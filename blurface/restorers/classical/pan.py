@@ -413,8 +413,15 @@ def restore(rgb: Tensor, kernels: Tensor, settings: PanSettings | None = None) -
     """
     settings = settings or PanSettings()
     height, width = rgb.shape[-2:]
-    y = pad_circular(rgb, _padded_shape((height, width), kernels.shape[-1]))
-    solver = _Splitting(y, kernels.expand(len(rgb), -1, -1))
+    shape = _padded_shape((height, width), kernels.shape[-1])
+    parts = chunks(len(rgb), 3 * shape[0] * shape[1])
+    return torch.cat([_restore(rgb[part], kernels[part], shape, settings) for part in parts])
+
+
+def _restore(rgb: Tensor, kernels: Tensor, shape: tuple[int, int], settings: PanSettings) -> Tensor:
+    height, width = rgb.shape[-2:]
+    y = pad_circular(rgb, shape)
+    solver = _Splitting(y, kernels)
     beta = 1 / settings.tv
     while beta > 1e-3:
         slopes = solver.differences()

@@ -20,7 +20,7 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from .errors import BlurfaceError, ImageError, InputError
-from .images import encode_image, name_of, open_image, replacing, upright, write_image
+from .images import encode_image, known_formats, name_of, open_image, replacing, upright, write_image
 from .stage import DeblurStage, Decision
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
@@ -294,7 +294,7 @@ def _windows(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
 
 def _pixels(source: Path) -> int:
     try:
-        with Image.open(source) as image:
+        with Image.open(source, formats=known_formats()) as image:
             return image.width * image.height
     except Exception:  # told when the picture is decoded
         return 0

@@ -357,6 +357,8 @@ def corpus(folder: Path) -> dict[str, Path]:
     made["empty"].write_bytes(b"")
     made["text"] = folder / "text.jpg"
     made["text"].write_text("not a picture")
+    made["program"] = folder / "program.png"  # Pillow would have Ghostscript run this
+    made["program"].write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n")
     made["folder"] = folder / "folder.png"
     made["folder"].mkdir()
     made["missing"] = folder / "missing.png"
@@ -395,6 +397,7 @@ def test_reasons_are_told(tmp_path: Path) -> None:
         "bomb": "pixels",
         "truncated png": "truncated",
         "text": "not a picture",
+        "program": "not a picture",
     }.items():
         with pytest.raises(ImageError, match=words):
             read_rgb(files[what])

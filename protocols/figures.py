@@ -58,6 +58,7 @@ _STYLE: Any = {
     "xtick.color": INK,
     "ytick.color": INK,
     "axes.linewidth": 0.7,
+    "axes.facecolor": "none",
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,

@@ -428,7 +428,7 @@ def _pair(pictures: Pictures, restorer: str, kind: str, pair: RankedPair) -> Htm
         return "accepted" if right == pair.genuine else "rejected"
 
     before, after = word(pair.right_blurry), word(pair.right_restored)
-    verdict = f"{after} either way" if before == after else f"{before} blurry, {after} restored"
+    verdict = f"{after} either way" if before == after else f"{before} blurry, {after} restored by {restorer}"
     right = "right" if pair.right_restored else "wrong"
     middle = tag(
         "div",

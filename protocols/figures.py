@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ParamSpec
@@ -140,11 +141,12 @@ def kernel_samples(rows: Sequence[tuple[str, NDArray[np.float32]]]) -> Figure:
         Title and (N, K, K) kernels.
     """
     columns = max(len(kernels) for _, kernels in rows)
-    figure = Figure(figsize=(WIDTH, WIDTH / columns * len(rows) * 1.04), layout="constrained")
+    side = max(kernels.shape[-1] for _, kernels in rows)
+    figure = Figure(figsize=(WIDTH, WIDTH / columns * len(rows) * 1.04), layout=_close())
     axes = figure.subplots(len(rows), columns, squeeze=False)
     for line, (title, kernels) in zip(axes, rows, strict=True):
         for axis, kernel in zip(line, kernels, strict=False):
-            axis.imshow(kernel, cmap="gray", vmin=0, interpolation="nearest")
+            _draw_kernel(axis, kernel, side)
         for axis in line:
             _bare(axis)
         line[0].set_ylabel(title)
@@ -187,8 +189,7 @@ def face_grid(
     if len(kernels):
         side = max(len(kernel) for kernel in kernels)
         for axis, kernel in zip(axes[0], kernels, strict=True):
-            pad = (side - len(kernel)) // 2
-            axis.imshow(np.pad(kernel, pad), cmap="gray", vmin=0, interpolation="nearest")
+            _draw_kernel(axis, kernel, side)
             _bare(axis)
         axes[0, 0].set_ylabel("kernel")
     for line, row in zip(axes[len(head) :], rows, strict=True):
@@ -201,7 +202,7 @@ def face_grid(
     for line, title in zip(axes[len(head) :], titles, strict=False):
         line[0].set_ylabel(title, fontsize=7.5)
     if note:
-        figure.supxlabel(note, fontsize=7, color=GREY)
+        _note(figure, note)
     return figure
 
 
@@ -242,7 +243,7 @@ def module_responses(
             _bare(axis)
             if j == 0:
                 axis.set_ylabel(title)
-    figure.supxlabel(note, fontsize=7, color=GREY)
+    _note(figure, note)
     return figure
 
 
@@ -505,7 +506,7 @@ def reject_curves(curves: Mapping[str, RejectCurve], note: str = "") -> Figure:
     axis.set_ylabel("wrong decisions among the rest (%)")
     axis.set_title("Error against reject (dotted: refused at random)")
     if note:
-        figure.supxlabel(note, fontsize=7, color=GREY)
+        _note(figure, note)
     return figure
 
 
@@ -583,6 +584,18 @@ def lines_against(
 
 
 # Parts
+
+
+def _draw_kernel(axis: Axes, kernel: NDArray[np.float32], side: int) -> None:
+    """Padded to ``side``, so that kernels beside each other are to one scale."""
+    padded = np.pad(kernel, (side - len(kernel)) // 2)
+    axis.imshow(padded, cmap="gray", vmin=0, interpolation="nearest")
+
+
+def _note(figure: Figure, text: str) -> None:
+    """Small print below, broken into lines that fit."""
+    characters = int(figure.get_figwidth() * 17)
+    figure.supxlabel(textwrap.fill(text, characters), fontsize=7, color=GREY)
 
 
 def _close() -> ConstrainedLayoutEngine:

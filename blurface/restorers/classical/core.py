@@ -320,7 +320,8 @@ class ValidConvolution:
         # with small factors make it fast.
         self.fft = (next_fast_len(shape[0], real=True), next_fast_len(shape[1], real=True))
         self.otf = to_frequency(kernels, self.fft)
-        self._full: Tensor | None = None
+        self._conjugate = self.otf.conj().resolve_conj()
+        self._full: tuple[Tensor, Tensor] | None = None
         self._inside = kernels.new_zeros((2, *self.fft))
         self._inside[0, self.size - 1 : shape[0], self.size - 1 : shape[1]] = 1
         self._inside[1, : shape[0], : shape[1]] = 1
@@ -353,19 +354,20 @@ class ValidConvolution:
 
         An iteration that keeps its pictures at that size saves the copies.
         """
-        full = from_frequency(to_frequency(x) * self.otf, self.fft)
+        full = from_frequency(to_frequency(x).mul_(self.otf), self.fft)
         full.mul_(self._inside[0])
-        full = from_frequency(to_frequency(full) * self.otf.conj(), self.fft)
+        full = from_frequency(to_frequency(full).mul_(self._conjugate), self.fft)
         return full if self.fft == self.shape else full.mul_(self._inside[1])
 
     def padded_normal_pairs(self, x: Tensor) -> Tensor:
         """:meth:`padded_normal` of (N, 2, ...) pairs that share a kernel: one complex picture each."""
         if self._full is None:
             # The whole plane of the transfer function, from its half.
-            self._full = torch.fft.fft2(from_frequency(self.otf, self.fft))
-        full = torch.fft.ifft2(torch.fft.fft2(torch.complex(x[:, :1], x[:, 1:])).mul_(self._full))
+            whole = torch.fft.fft2(from_frequency(self.otf, self.fft))
+            self._full = (whole, whole.conj().resolve_conj())
+        full = torch.fft.ifft2(torch.fft.fft2(torch.complex(x[:, :1], x[:, 1:])).mul_(self._full[0]))
         full.mul_(self._inside[0])
-        full = torch.fft.ifft2(torch.fft.fft2(full).mul_(self._full.conj()))
+        full = torch.fft.ifft2(torch.fft.fft2(full).mul_(self._full[1]))
         pairs = torch.cat((full.real, full.imag), 1)
         return pairs if self.fft == self.shape else pairs.mul_(self._inside[1])
 

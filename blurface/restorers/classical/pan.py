@@ -162,8 +162,8 @@ class _Splitting:
             torch.sub(after, before, out=difference)
         return self.slopes
 
-    def solve(self, empty: bool, weight: Tensor, data: Tensor, denominator: Tensor) -> None:
-        """x = F^-1[(data + weight F(D^T slopes)) / (denominator + weight |D|^2)].
+    def solve(self, empty: bool, weight: Tensor, data: Tensor, denominator: Tensor) -> Tensor:
+        """F^-1[(data + weight F(D^T slopes)) / (denominator + weight |D|^2)], the new x.
 
         ``weight`` is (N, 1, 1, 1, 1); ``empty`` slopes count as zeros.
         """
@@ -177,12 +177,15 @@ class _Splitting:
                 target.sub_(slope)
             pairs = torch.view_as_real(to_frequency(self.back))
             torch.addcmul(data, pairs, weight, value=-1, out=pairs).div_(scale)
-        self.x.copy_(from_frequency(torch.view_as_complex(pairs), self.shape))
+        return from_frequency(torch.view_as_complex(pairs), self.shape)
 
-    def sparse_gradient(self, gradient: Tensor, rounds: int, data: Tensor, denominator: Tensor) -> None:
-        """Rounds over beta = 2 gradient x (1, 2, 4, ...): keep slopes of at least gradient / beta."""
+    def sparse_gradient(self, gradient: Tensor, rounds: list[int], data: Tensor, denominator: Tensor) -> None:
+        """Rounds over beta = 2 gradient x (1, 2, 4, ...): keep slopes of at least gradient / beta.
+
+        Every picture takes as many rounds as its own weight asks for.
+        """
         empty = True
-        for turn in range(rounds):
+        for turn in range(max(rounds)):
             across, down = slopes = self.differences()
             size = torch.mul(across, across, out=self.back).addcmul_(down, down)
             if size.shape[1] > 1:
@@ -192,7 +195,12 @@ class _Splitting:
             empty = empty and not bool(kept.any())
             if not empty:
                 slopes.mul_(kept)
-            self.solve(empty, gradient * 2.0 ** (turn + 1), data, denominator)
+            x = self.solve(empty, gradient * 2.0 ** (turn + 1), data, denominator)
+            if turn < min(rounds):
+                self.x.copy_(x)
+            else:
+                going = [index for index, count in enumerate(rounds) if turn < count]
+                self.x[going] = x[going]
 
 
 def _twice(values: Tensor) -> Tensor:
@@ -220,7 +228,7 @@ def latent_pictures(
     kernels : Tensor
         (N, K, K).
     intensity, gradient : Tensor or float
-        lambda_p (0 leaves the intensity term out) and lambda_g, one or (N,).
+        lambda_p (0 for all leaves the intensity term out) and lambda_g, one or (N,).
 
     Returns
     -------
@@ -230,33 +238,33 @@ def latent_pictures(
     count, height, width = len(pictures), pictures.shape[-2], pictures.shape[-1]
     pixel = torch.as_tensor(intensity).to(pictures).expand(count)
     slope = torch.as_tensor(gradient).to(pictures).expand(count)
-    # Pictures that need the same numbers of rounds go together.
-    rounds: dict[tuple[int, int], list[int]] = {}
-    for index, (one, other) in enumerate(zip(pixel.tolist(), slope.tolist(), strict=True)):
-        key = (_doublings(one, 8.0) if one else 0, _doublings(other, 1e5))
-        rounds.setdefault(key, []).append(index)
+    # Pictures that need like numbers of rounds go together.
+    outer = [_doublings(weight, 8.0) if weight else 0 for weight in pixel.tolist()]
+    inner = [_doublings(weight, 1e5) for weight in slope.tolist()]
+    order = sorted(range(count), key=lambda index: (outer[index], inner[index]))
     shape = _padded_shape((height, width), kernels.shape[-1])
-    pixels = shape[0] * shape[1] * pictures.shape[1]
     found = torch.empty_like(pictures)
-    for (outer, inner), members in rounds.items():
-        # Twice the pixels: the solver holds many buffers.
-        for chunk in chunks(len(members), 2 * pixels):
-            part = members[chunk]
-            y = pad_circular(pictures[part], shape)
-            x = _l0_rounds(_Splitting(y, kernels[part]), pixel[part], slope[part], outer, inner)
-            found[part] = x[..., :height, :width]
+    # Twice the pixels: the solver holds many buffers.
+    for chunk in chunks(count, 2 * shape[0] * shape[1] * pictures.shape[1]):
+        part = order[chunk]
+        solver = _Splitting(pad_circular(pictures[part], shape), kernels[part])
+        rounds = [(outer[index], inner[index]) for index in part]
+        found[part] = _l0_rounds(solver, pixel[part], slope[part], rounds)[..., :height, :width]
     return found
 
 
-def _l0_rounds(solver: _Splitting, intensity: Tensor, gradient: Tensor, outer: int, inner: int) -> Tensor:
+def _l0_rounds(
+    solver: _Splitting, intensity: Tensor, gradient: Tensor, rounds: list[tuple[int, int]]
+) -> Tensor:
     slope, pixel = gradient.view(-1, 1, 1, 1, 1), intensity.view(-1, 1, 1, 1, 1)
-    if outer == 0:
-        solver.sparse_gradient(slope, inner, solver.data, solver.power)
-    for turn in range(outer):
+    if not any(outer for outer, _ in rounds):
+        solver.sparse_gradient(slope, [inner for _, inner in rounds], solver.data, solver.power)
+    for turn in range(max(outer for outer, _ in rounds)):
         weight = pixel * 2.0 ** (turn + 1)
         kept = torch.where(solver.x.square() < 0.5 ** (turn + 1), 0.0, solver.x)
         data = torch.view_as_real(to_frequency(kept)).mul_(weight).add_(solver.data)
-        solver.sparse_gradient(slope, inner, data, solver.power + weight)
+        going = [inner if turn < outer else 0 for outer, inner in rounds]
+        solver.sparse_gradient(slope, going, data, solver.power + weight)
     return solver.turn(solver.x)
 
 
@@ -428,7 +436,7 @@ def _restore(rgb: Tensor, kernels: Tensor, shape: tuple[int, int], settings: Pan
         limit = beta * settings.tv
         slopes.sub_(slopes.clamp(-limit, limit))
         weight = y.new_full((len(y), 1, 1, 1, 1), 1 / (2 * beta))
-        solver.solve(False, weight, solver.data, solver.power)
+        solver.x.copy_(solver.solve(False, weight, solver.data, solver.power))
         beta /= 2
     x = solver.turn(solver.x)
     smooth = x[..., :height, :width]

@@ -195,14 +195,14 @@ def parse_which(text: str, known: Sequence[str]) -> list[str]:
 
     Raises
     ------
-    InputError
+    click.UsageError
         If one is not known.
     """
     names = [name.strip() for name in text.split(",") if name.strip()]
     if wrong := [name for name in names if name not in known]:
-        raise InputError(f"--which {wrong[0]} is unknown.", f"Known: {', '.join(known)}.")
+        raise click.UsageError(f"--which {wrong[0]} is unknown. Known: {', '.join(known)}.")
     if not names:
-        raise InputError("--which names nothing.", f"Known: {', '.join(known)}.")
+        raise click.UsageError(f"--which names nothing. Known: {', '.join(known)}.")
     return [name for name in known if name in names]
 
 
@@ -211,20 +211,24 @@ def parse_models(given: Sequence[str]) -> dict[str, Path]:
 
     Raises
     ------
-    InputError
+    click.UsageError
         If one is not of this form, a label comes twice, or a file is missing.
     """
     models: dict[str, Path] = {}
     for text in given:
         label, equals, path = text.rpartition("=")
         if not (equals and label and path):
-            raise InputError(
-                f"{text!r} is not LABEL=PATH.", "For example: 'no TV=runs/a/deepdeblur.safetensors'."
+            raise click.UsageError(
+                f"{text!r} is not LABEL=PATH. For example: 'no TV=runs/a/deepdeblur.safetensors'."
             )
         if label in models:
-            raise InputError(f"The model {label!r} is named twice.", "Give every model a label of its own.")
+            raise click.UsageError(
+                f"The model {label!r} is named twice. Give every model a label of its own."
+            )
         if not Path(path).is_file():
-            raise InputError(f"{path} does not exist.", "Name a .safetensors file that blurface train wrote.")
+            raise click.UsageError(
+                f"{path} does not exist. Name a .safetensors file that blurface train wrote."
+            )
         models[label] = Path(path)
     return models
 

@@ -187,7 +187,7 @@ def test_command_draws_what_it_can(run: Run, tmp_path: Path, monkeypatch: pytest
     asked = CliRunner().invoke(main, [*arguments, "--which", "2,8"])
     assert asked.exit_code == 1
     wrong = CliRunner().invoke(main, [*arguments, "--which", "12"])
-    assert wrong.exit_code == 1
+    assert wrong.exit_code == 2
     assert "12 is unknown" in wrong.stderr
 
 

@@ -52,6 +52,12 @@ def page(run: Run) -> Reader:
     return Reader(make_page(run, cache=run.folder.parent / "cache"))
 
 
+@pytest.fixture(scope="module")
+def bare(run: Run) -> str:
+    """The page without faces."""
+    return make_page(run, images=False)
+
+
 def test_the_page_loads_nothing(page: Reader) -> None:
     for _, attributes in page.tags:
         for name in ("src", "href", "xlink:href", "data", "poster", "srcset", "action"):
@@ -73,13 +79,12 @@ def test_a_hostile_name_stays_text(page: Reader) -> None:
     assert len(page.all("script")) == 1
 
 
-def test_the_policy_allows_this_script_alone(run: Run) -> None:
+def test_the_policy_allows_this_script_alone(bare: str) -> None:
     import base64
     import hashlib
 
-    page = make_page(run, images=False)
-    script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)
-    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', page)
+    script = re.search(r"<script>(.*?)</script>", bare, re.DOTALL)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', bare)
     assert script is not None
     assert policy is not None
     digest = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
@@ -162,8 +167,8 @@ def test_pictures_are_those_that_were_measured(run: Run, monkeypatch: pytest.Mon
     assert np.abs(pictures.blurry(probe, "line").astype(float) - sharp).mean() > 1
 
 
-def test_no_faces_when_asked(run: Run) -> None:
-    without = Reader(make_page(run, images=False))
+def test_no_faces_when_asked(bare: str) -> None:
+    without = Reader(bare)
     assert not without.all("img")
     assert "asked to hold no faces" in " ".join(without.text)
 
@@ -199,8 +204,8 @@ def test_a_restorer_that_changed_is_not_shown(run: Run, tmp_path: Path) -> None:
     assert "No pictures of wiener" in text
 
 
-def test_the_page_is_the_same_every_time(run: Run) -> None:
-    assert make_page(run, images=False) == make_page(run, images=False)
+def test_the_page_is_the_same_every_time(run: Run, bare: str) -> None:
+    assert make_page(run, images=False) == bare
 
 
 def test_command(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from report_support import register_toys
+from runner_support import draw_crops
+
+from blurface.cli import main
+from blurface.errors import InputError
+from blurface.kernels import Kernel, KernelSet, kernel_sets
+from protocols import paper, reproduction
+from protocols.analysis import pair_shares
+from protocols.commands.tables import choose_restorers, network_of, parse_models, parse_which
+from protocols.datasets import create_protocol, protocols
+from protocols.results import clustered_mcnemar
+from protocols.run_folder import read_run
+from protocols.tables import Table
+from verification import statistics
+
+
+def _eight(data_root: Path | None = None) -> KernelSet:
+    """Eight lines of growing length, by the names of Levin's kernels."""
+    kernels = []
+    for i in range(8):
+        psf = np.zeros((2 * i + 3, 2 * i + 3), np.float32)
+        psf[i + 1] = 1
+        kernels.append(Kernel(str(i + 1), psf))
+    return KernelSet("levin8", tuple(kernels), "toy")
+
+
+@pytest.fixture
+def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An ``lfw`` of drawn crops and a ``levin8`` of lines."""
+    register_toys(monkeypatch)
+    monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernel_sets, "_entries", dict(kernel_sets._entries))
+    monkeypatch.setattr(protocols, "_entries", dict(protocols._entries))
+    kernel_sets.register("levin8", _eight)
+    crops = draw_crops(tmp_path / "crops", people=8)
+
+    def lfw(crops: str = "auto", root: Path = crops) -> object:
+        made = create_protocol(f"folder-aligned:{root}")
+        import dataclasses
+
+        return dataclasses.replace(made, name="lfw")
+
+    protocols.register("lfw", lfw)
+    return tmp_path
+
+
+def _call(out: Path, *arguments: str) -> Result:
+    fixed = ["--border", "replicate", "--verifier", "thumbnails", "--restorer", "wiener", "--jobs", "1", "-q"]
+    return CliRunner().invoke(main, ["tables", "--out", str(out), *fixed, *arguments])
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
+def test_tables_2_3_and_4(toys: Path) -> None:
+    out = toys / "out"
+    result = _call(out, "--which", "2,3", "--subset", "20", "--seed", "0", "--seed", "1", "--limit", "20")
+    assert result.exit_code == 0, result.output
+    assert "(table 2)" in result.stdout
+    assert "(table 3)" in result.stdout
+    runs = [read_run(out / "runs" / f"table2-20-seed{seed}").summary for seed in (0, 1)]
+
+    rows = _rows(out / "table2-20-thumbnails.csv")
+    named = {(row["Method"], row["Source"]): row for row in rows}
+    wiener, blurry = named["wiener", "here"], named["none (blurry)", "here"]
+    for kernel in reproduction.LEVIN:
+        mean = np.mean([run.value("thumbnails", "wiener", kernel, "accuracy") for run in runs])
+        assert wiener[kernel] == f"{mean * 100:.2f}"
+    shares = [
+        np.concatenate([pair_shares(r, "thumbnails", name) for r in runs]) for name in ("wiener", "none")
+    ]
+    p = clustered_mcnemar(*shares)
+    assert wiener["p"] == ("< 0.0001" if p < 1e-4 else f"{p:.2g}")
+    assert blurry["p"] == ""
+    genuine = np.concatenate([reproduction._genuine(run, "thumbnails") for run in runs])
+    interval = statistics.bootstrap_mean(shares[0], groups=genuine)
+    assert wiener["95% interval"] == f"{interval.low * 100:.2f} to {interval.high * 100:.2f}"
+    assert wiener["draws"] == "2"
+    # Every row of the paper is there, as it stands in the paper.
+    for method, values in paper.SUBSET_ACCURACY.items():
+        row = named[paper.TITLES[method], "paper"]
+        assert [float(row[kernel]) for kernel in reproduction.LEVIN] == list(values)
+        assert float(row["mean"]) == paper.SUBSET_MEAN[method]
+
+    three = _rows(out / "table3-thumbnails.csv")
+    assert [(row["Probes"], row["Source"]) for row in three] == [
+        ("blurry", "here"),
+        ("blurry", "paper"),
+        ("wiener", "here"),
+        ("DeepDeblur", "paper"),
+    ]
+    assert three[3]["4"] == "95.00"
+    assert three[3]["5"] == ""  # not known, not made up
+    whole = read_run(out / "runs" / "table3").summary
+    assert three[2]["mean"] == f"{whole.value('thumbnails', 'wiener', 'mean', 'accuracy') * 100:.2f}"
+    assert three[2]["without blur"] == f"{whole.value('thumbnails', 'wiener', 'sharp', 'accuracy') * 100:.2f}"
+
+    # LaTeX: bold where it was measured, never what is quoted.
+    latex = (out / "table2-20-thumbnails.tex").read_text()
+    assert all(r"\textbf" not in line for line in latex.splitlines() if "& paper &" in line)
+    assert any(r"\textbf" in line for line in latex.splitlines() if "& here &" in line)
+
+    # The same from finished runs, without computing.
+    again = toys / "again"
+    folders = [
+        x for run in ("table2-20-seed0", "table2-20-seed1") for x in ("--run", str(out / "runs" / run))
+    ]
+    result = _call(again, "--which", "2", *folders)
+    assert result.exit_code == 0, result.output
+    assert (again / "table2-20-thumbnails.csv").read_text() == (out / "table2-20-thumbnails.csv").read_text()
+    assert not (again / "runs").exists()
+    lacking = _call(again, "--which", "2,4", *folders)
+    assert lacking.exit_code == 1
+    assert "table 4: None of the runs is over linear:15,45." in lacking.stderr
+    assert "(table 2)" in lacking.stdout  # the others are made all the same
+
+
+def test_linear_motion(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reproduction, "LENGTHS", (5, 15))
+    monkeypatch.setattr(reproduction.grid_set, "__defaults__", ((5, 15), (0, 90)))
+    out = toys / "out"
+    result = _call(out, "--which", "4", "--subset", "12")
+    assert result.exit_code == 0, result.output
+    rows = {row["Method"]: row for row in _rows(out / "table4-thumbnails.csv")}
+    summary = read_run(out / "runs" / "table4").summary
+    assert rows["wiener"]["PSNR (dB)"] == f"{summary.value('thumbnails', 'wiener', 'L15@45', 'psnr'):.2f}"
+    assert rows["none (blurry)"]["PSNR in the paper (dB)"] == "24.95"
+    assert rows["Krishnan et al. 2011"]["PSNR in the paper (dB)"] == "22.83"
+    assert rows["DeepDeblur"]["PSNR in the paper (dB)"] == "27.38"
+    grid = {row["Method"]: row for row in _rows(out / "table4-lengths-psnr-thumbnails.csv")}
+    lines = read_run(out / "runs" / "table4-grid").summary
+    for length in ("5", "15"):
+        values = [lines.value("thumbnails", "none", f"L{length}@{angle}", "psnr") for angle in (0, 90)]
+        assert grid["none (blurry)"][length] == f"{np.mean(values):.2f}"
+    assert float(grid["none (blurry)"]["5"]) > float(grid["none (blurry)"]["15"])
+
+
+def test_ablation_of_two_networks(toys: Path) -> None:
+    """Two untrained networks of the paper, with and without the reduction, through the whole table."""
+    import torch
+
+    from blurface.networks import build_network
+    from blurface.weights import save_model
+
+    labels = {"with 1x1 reduction": True, "alpha=0.2, no reduction": False}
+    arguments = []
+    for label, reduction in labels.items():
+        torch.manual_seed(0)
+        options = {
+            "channels": 4,
+            "modules": 1,
+            "sizes": [1, 3],
+            "reduction": reduction,
+            "global_residual": True,
+        }
+        path = toys / f"{reduction}.safetensors"
+        save_model(path, build_network("deepdeblur", **options).state_dict(), "deepdeblur", options, {})
+        assert network_of(path) == "deepdeblur"
+        arguments += ["--model", f"{label}={path}"]
+    out = toys / "out"
+    result = _call(out, "--which", "5", "--subset", "12", *arguments)
+    assert result.exit_code == 0, result.output
+    rows = _rows(out / "table5-thumbnails.csv")
+    assert [row["Model"] for row in rows] == [*labels, "without 1x1 reduction"]
+    # Heads of zeros return the input: both have the accuracy of the blurry probes, and do not differ.
+    blurry = read_run(next((out / "runs").iterdir())).summary.value("thumbnails", "none", "mean", "accuracy")
+    assert {row["accuracy (%)"] for row in rows[:2]} == {f"{blurry * 100:.2f}"}
+    assert rows[1]["p against the first"] == "1"
+    assert rows[0]["paper: PSNR (dB)"] == "25.63"
+    assert rows[2]["paper: accuracy (%)"] == "88.5"
+    none = _call(out, "--which", "5")
+    assert none.exit_code == 1
+    assert "--model LABEL=PATH" in none.stderr
+
+
+def test_times(toys: Path) -> None:
+    out = toys / "out"
+    arguments = ["--rounds", "2", "--batch", "1", "--batch", "3", "--restorer", "richardson-lucy"]
+    result = _call(out, "--which", "1", *arguments)
+    assert result.exit_code == 0, result.output
+    rows = _rows(out / "table1-time.csv")
+    assert [(row["Method"], row["Faces a call"]) for row in rows[:4]] == [
+        ("wiener", "1"),
+        ("richardson-lucy", "1"),
+        ("wiener", "3"),
+        ("richardson-lucy", "3"),
+    ]
+    assert all(float(row["median (s a face)"]) > 0 for row in rows[:4])
+    assert {row["Method"]: float(row["paper (s)"]) for row in rows[4:]} == {
+        paper.TITLES[name]: seconds for name, seconds in paper.SECONDS.items()
+    }
+    record = json.loads((out / "timing.json").read_text())
+    assert [len(timing["wall"]) for timing in record["timings"]] == [2] * 4
+    assert record["command"][0] == "blurface"
+
+
+def test_wrong_usage(tmp_path: Path) -> None:
+    for arguments, said in (
+        (["--which", "6"], "--which 6 is unknown"),
+        (["--which", ","], "names nothing"),
+        (["--model", "x"], "not LABEL=PATH"),
+        (["--model", f"x={tmp_path}/none"], "does not exist"),
+        (["--restorer", "wienner"], "wienner"),
+    ):
+        result = CliRunner().invoke(main, ["tables", "--out", str(tmp_path / "out"), *arguments])
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert "Traceback" not in result.output
+
+
+def test_parsing(tmp_path: Path) -> None:
+    assert parse_which("3, 1,3", ("1", "2", "3")) == ["1", "3"]
+    weights = tmp_path / "a=b.safetensors"
+    plain = tmp_path / "a.safetensors"
+    for path in (weights, plain):
+        path.write_bytes(b"x")
+    assert parse_models([f"alpha/beta = 0.2={plain}"]) == {"alpha/beta = 0.2": plain}
+    with pytest.raises(click.UsageError, match="twice"):
+        parse_models([f"a={plain}", f"a={plain}"])
+    with pytest.raises(InputError, match="no safetensors"):
+        network_of(plain)
+    chosen, missing = choose_restorers(None, {}, ("wiener", "nothing"))
+    assert [choice.name for choice in chosen] == ["none", "wiener"]
+    assert missing[0].startswith("nothing (")
+
+
+def test_linear_names_go_both_ways() -> None:
+    assert reproduction.linear_place(reproduction.linear_name(15, 45)) == (15, 45)
+    assert reproduction.linear_place("set/L7.5@-30") == (7.5, -30)
+    assert reproduction.linear_place("1") is None
+    assert reproduction.linear_place("L@x") is None
+    made = kernel_sets.create(reproduction.grid_set((5, 9), (0, 45)))
+    assert [reproduction.linear_place(kernel.name) for kernel in made.kernels] == [
+        (5, 0),
+        (5, 45),
+        (9, 0),
+        (9, 45),
+    ]
+
+
+def test_no_table_has_an_empty_title() -> None:
+    table = reproduction.time_table([], {}, "about")
+    assert isinstance(table, Table)
+    assert [row[-1] for row in table.rows] == [f"{seconds:g}" for seconds in paper.SECONDS.values()]

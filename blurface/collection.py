@@ -152,7 +152,16 @@ def collect(inputs: Sequence[str], out: str | None = None, suffix: str | None = 
             f"No pictures in {', '.join(name_of(entry) for entry in inputs)}.",
             f"Pictures in folders are known by their suffix: {' '.join(sorted(SUFFIXES))} {TABLE_SUFFIX}.",
         )
-    jobs = [Job(source, _target(source, below, out, suffix, len(sources) == 1)) for source, below in sources]
+    jobs = [
+        Job(source, _target(source, below, out, suffix, len(sources) == 1)) for source, below, _ in sources
+    ]
+    # Results that an earlier run left beside their sources are no sources, unless they are named.
+    results = {os.path.abspath(path) for job in jobs for path in (job.target, compared(job.target))}
+    jobs = [
+        job
+        for job, (_, _, named) in zip(jobs, sources, strict=True)
+        if named or job.target == job.source or os.path.abspath(job.source) not in results
+    ]
     taken: dict[str, Path] = {}
     for job in jobs:
         target = os.path.realpath(job.target)
@@ -170,16 +179,18 @@ def collect(inputs: Sequence[str], out: str | None = None, suffix: str | None = 
     return jobs
 
 
-def _sources(inputs: Sequence[str], out: str | None) -> Iterator[tuple[Path, Path]]:
-    """Pairs (source, its path below what was named), each source once."""
+def _sources(inputs: Sequence[str], out: str | None) -> Iterator[tuple[Path, Path, bool]]:
+    """Each source once, with its path below what was named, and whether it was named itself."""
     seen: set[str] = set()
     own = os.path.realpath(out) if out else None
     for entry in inputs:
         found: list[tuple[Path, Path]] = []
+        named = False
         if os.path.isdir(entry):
             found.extend(_walk(Path(entry), own))
         elif os.path.lexists(entry):
             found.append((Path(entry), Path(Path(entry).name)))
+            named = True
         elif glob.has_magic(entry):
             for name in sorted(glob.glob(entry, recursive=True)):
                 if os.path.isdir(name):
@@ -194,7 +205,7 @@ def _sources(inputs: Sequence[str], out: str | None) -> Iterator[tuple[Path, Pat
             key = os.path.abspath(source)
             if key not in seen:
                 seen.add(key)
-                yield source, below
+                yield source, below, named
 
 
 def _walk(folder: Path, own: str | None) -> Iterator[tuple[Path, Path]]:
@@ -220,6 +231,11 @@ def _target(source: Path, below: Path, out: str | None, suffix: str, single: boo
     if single and path.suffix.lower() in known and not path.is_dir() and not out.endswith(os.sep):
         return path
     return path / below.with_name(name)
+
+
+def compared(target: Path) -> Path:
+    """Where before and after lie side by side."""
+    return target.with_name(f"{target.stem}-compare{target.suffix}")
 
 
 # -------------------------------------------------------------------------------------- restore
@@ -293,6 +309,8 @@ def _windows(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
 
 
 def _pixels(source: Path) -> int:
+    if not source.is_file():  # opening a pipe would wait for its writer
+        return 0
     try:
         with Image.open(source, formats=known_formats()) as image:
             return image.width * image.height
@@ -363,7 +381,7 @@ def _write(
             format = None if same else Image.registered_extensions().get(job.target.suffix.lower())
             write_image(job.target, after, like=stored, format=format, quality=options.quality)
         if options.compare:
-            beside = job.target.with_name(f"{job.target.stem}-compare{job.target.suffix}")
+            beside = compared(job.target)
             write_image(beside, side_by_side(upright(stored)[0], mended.picture), quality=options.quality)
     except (BlurfaceError, OSError) as error:
         return _failed(job, error)

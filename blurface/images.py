@@ -99,6 +99,8 @@ def open_image(source: PathOrFile, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
         If the file is missing, unreadable, empty, truncated, corrupt, no picture or too large.
     """
     name = name_of(source)
+    if isinstance(source, (str, os.PathLike)) and _is_pipe(source):
+        raise ImageError(f"{name} is no regular file.", "Save the picture to a file first.")
     try:
         image = Image.open(source, formats=known_formats())
         width, height = image.size
@@ -141,6 +143,11 @@ def known_formats() -> tuple[str, ...]:
     """Those of :data:`FORMATS` that this Pillow was built with."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
+
+
+def _is_pipe(path: str | os.PathLike[str]) -> bool:
+    """Whether opening it might wait for somebody: a pipe, a socket, a device."""
+    return os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path)
 
 
 def _is_empty(source: PathOrFile) -> bool:

@@ -6,6 +6,7 @@ so a node that dies costs only what it was doing, and a run that was cut off is 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +27,14 @@ class _Actor:
         self._batch_size = batch_size
 
     def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        jobs = [Job(Path(s), Path(t)) for s, t in zip(rows["source"], rows["target"], strict=True)]
+        pairs = zip(rows["source"], rows["target"], strict=True)
+        jobs = [Job(Path(os.fsdecode(source)), Path(os.fsdecode(target))) for source, target in pairs]
         outcomes = list(restore_jobs(jobs, self._mend, self._options, batch_size=self._batch_size))
-        columns = {
-            name: np.array([getattr(outcome, name) for outcome in outcomes])
-            for name in ("source", "target", "status", "message")
+        columns: dict[str, NDArray[Any]] = {
+            "source": np.array([os.fsencode(outcome.source) for outcome in outcomes], object),
+            "target": np.array([os.fsencode(outcome.target) for outcome in outcomes], object),
+            "status": np.array([outcome.status for outcome in outcomes]),
+            "message": np.array([outcome.message for outcome in outcomes]),
         }
         scores = [np.nan if outcome.score is None else outcome.score for outcome in outcomes]
         return {**columns, "score": np.array(scores, np.float64)}
@@ -110,7 +114,11 @@ def restore_with_ray(
             )
         batches = -(-len(jobs) // batch_size)
         size = max(1, min(actors or room, room, batches))
-        rows = [{"source": str(job.source.absolute()), "target": str(job.target.absolute())} for job in jobs]
+        # As bytes: a name need not be valid Unicode, and Arrow's strings are.
+        rows = [
+            {"source": os.fsencode(job.source.absolute()), "target": os.fsencode(job.target.absolute())}
+            for job in jobs
+        ]
         context = ray.data.DataContext.get_current()
         context.enable_progress_bars = False
         # One block a batch, so that every actor has work and a lost one costs one batch.
@@ -125,7 +133,8 @@ def restore_with_ray(
         )
         for row in dataset.iter_rows():
             score = None if np.isnan(row["score"]) else float(row["score"])
-            yield Outcome(row["source"], row["target"], row["status"], score, row["message"])
+            source, target = os.fsdecode(row["source"]), os.fsdecode(row["target"])
+            yield Outcome(source, target, row["status"], score, row["message"])
     finally:
         if started:
             ray.shutdown()

@@ -248,6 +248,22 @@ def test_output_that_cannot_be_written(tmp_path: Path) -> None:
     assert "Traceback" not in result.stderr
 
 
+def test_results_beside_their_sources_are_no_sources(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", bright())
+    for _ in range(3):
+        assert restore(tmp_path, "--compare", "--overwrite").exit_code == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a-restored-compare.png", "a-restored.png", "a.png"]
+
+
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png", bright())
+    os.mkfifo(tmp_path / "in" / "pipe.png")
+    result = restore(tmp_path / "in", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "pipe.png is no regular file" in result.stderr
+    assert "1 restored, 1 failed of 2" in result.stderr
+
+
 def test_output_folder_inside_the_input_is_no_input(tmp_path: Path) -> None:
     save(tmp_path / "a.png", bright())
     for _ in range(2):
@@ -352,6 +368,7 @@ def test_ray_gives_what_the_local_engine_gives(tmp_path: Path) -> None:
     for i in range(5):
         save(source / f"{i}.png", bright(seed=i))
     (source / "broken.png").write_bytes(b"x")
+    (source / "4.png").rename(source / os.fsdecode(b"\xff4.png"))  # no valid UTF-8
     arguments = ["restore", str(source), "--model", "none", "--device", "cpu", "--json"]
     here = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "here")])
     there = CliRunner().invoke(
@@ -361,7 +378,8 @@ def test_ray_gives_what_the_local_engine_gives(tmp_path: Path) -> None:
     assert here.exit_code == there.exit_code == 1
     assert "5 restored, 1 failed of 6" in there.stderr
     assert len(lines(there)) == 6
-    for i in range(5):
+    assert (tmp_path / "ray" / os.fsdecode(b"\xff4.png")).is_file()
+    for i in range(4):
         assert (tmp_path / "ray" / f"{i}.png").read_bytes() == (tmp_path / "here" / f"{i}.png").read_bytes()
     again = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "ray")])
     assert "5 skipped, 1 failed of 6" in again.stderr

@@ -262,6 +262,7 @@ def test_options_signature_and_fingerprint(name: str) -> None:
     assert set(options) == set(shown) - {"device"}
     assert all(options[key] == shown[key].default for key in options)
     assert restorer.fingerprint()["options"] == options
+    assert restorer.fingerprint() == create_restorer(name).fingerprint()
     assert ("kernel_size" in options) == restorer.blind
 
 

@@ -126,6 +126,7 @@ def test_what_determines_a_cell_makes_another(protocol: Protocol, tmp_path: Path
 
     def computed(**changes: object) -> int:
         options = {"by": changes.pop("by", 0.11)}
+        changes.setdefault("jobs", 1)
         settings = Settings((Choice("none"), Choice("brighter", options)), (Choice("thumbnails"),), **changes)  # type: ignore[arg-type]
         return evaluate(protocol, toy_kernels(), settings, cache=tmp_path).computed
 
@@ -271,7 +272,7 @@ def test_one_thread_and_back() -> None:
 def test_psnr_of_a_known_change(protocol: Protocol, tmp_path: Path) -> None:
     """Sharp faces made brighter by ten grey levels, where nothing saturates."""
     by = 10 / 255
-    settings = Settings((Choice("none"), Choice("brighter", {"by": by})), (Choice("thumbnails"),))
+    settings = Settings((Choice("none"), Choice("brighter", {"by": by})), (Choice("thumbnails"),), jobs=1)
     evaluation = evaluate(protocol, toy_kernels(), settings, cache=tmp_path)
     image = protocol.pairs.probes[0]
     sharp = torch.from_numpy(_picture(protocol, image)[:, 8:104].copy()).permute(2, 0, 1)[None]

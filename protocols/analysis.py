@@ -19,7 +19,7 @@ from blurface.kernels import Kernel, rms_radius
 from verification import statistics
 
 from .results import Summary, clustered_mcnemar, slug
-from .run_folder import cell
+from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
 from .tables import Column, Table, Value
 
@@ -117,8 +117,8 @@ def harm_table(summary: Summary, verifier: str) -> Table:
             continue
         rows = []
         for kernel in (*summary.kernels, SHARP):
-            own = harm(summary.scores[verifier], restorer, kernel)
-            fixed = harm(summary.scores[verifier], restorer, kernel, "decision_fixed")
+            own = harm(scores_of(summary, verifier), restorer, kernel)
+            fixed = harm(scores_of(summary, verifier), restorer, kernel, "decision_fixed")
             rows.append((own, fixed))
             table.add(restorer, kernel, *_harm_cells(own, own.p, fixed))
         if len(summary.kernels) > 1:
@@ -352,7 +352,7 @@ def pair_shares(
     """(pairs,) share of right decisions of each pair over kernels (default: all blurred)."""
     right = []
     for kernel in kernels if kernels is not None else summary.kernels:
-        lines = cell(summary.scores[verifier], restorer, kernel)
+        lines = cell(scores_of(summary, verifier), restorer, kernel)
         right.append(lines["decision"].to_numpy(bool) == lines["genuine"].to_numpy(bool))
     shares: Floats = np.mean(right, axis=0)
     return shares

@@ -27,7 +27,7 @@ from verification import scoring
 
 from .analysis import RejectCurve
 from .results import MEAN, Summary
-from .run_folder import cell
+from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
 from .store import write_atomic
 
@@ -399,7 +399,7 @@ def _curves(
     width = WIDTH if columns > 1 else WIDTH / 2
     figure = Figure(figsize=(width, width / max(columns, 2) * rows + 0.5), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    scores = summary.scores[verifier]
+    scores = scores_of(summary, verifier)
     impostors = int((~cell(scores, CONTROL, SHARP)["genuine"].to_numpy(bool)).sum())
     floor = 1 / max(impostors, 10)
     for axis, kernel in zip(axes.flat, summary.kernels, strict=False):
@@ -436,7 +436,7 @@ def score_shift(summary: Summary, verifier: str) -> Figure:
     side = WIDTH / max(columns, 2)
     figure = Figure(figsize=(side * columns, side * rows + 0.45), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    scores = summary.scores[verifier]
+    scores = scores_of(summary, verifier)
     kinds = ((True, "genuine", COLOURS[0], "o"), (False, "impostor", COLOURS[1], "x"))
     for axis, name in zip(axes.flat, names, strict=False):
         cells = [(cell(scores, CONTROL, k), cell(scores, name, k)) for k in summary.kernels]

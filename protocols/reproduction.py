@@ -18,7 +18,7 @@ from verification import statistics
 from . import paper
 from .analysis import pair_shares, shown_p
 from .results import MEAN, Summary, clustered_mcnemar, slug
-from .run_folder import cell
+from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
 from .tables import Column, Table, Value
 from .timing import Timing
@@ -388,14 +388,14 @@ def _mean_of(summaries: Sequence[Summary], verifier: str, restorer: str, kernel:
 
 
 def _genuine(summary: Summary, verifier: str) -> NDArray[np.bool_]:
-    return cell(summary.scores[verifier], CONTROL, SHARP)["genuine"].to_numpy(bool)
+    return cell(scores_of(summary, verifier), CONTROL, SHARP)["genuine"].to_numpy(bool)
 
 
 def _different(summaries: list[Summary]) -> list[Summary]:
     """Runs of the same pairs count once."""
     kept: dict[tuple[tuple[str, str], ...], Summary] = {}
     for summary in summaries:
-        lines = cell(summary.scores[summary.verifiers[0]], CONTROL, SHARP)
+        lines = cell(scores_of(summary, summary.verifiers[0]), CONTROL, SHARP)
         kept.setdefault(tuple(zip(lines["reference"], lines["probe"], strict=True)), summary)
     return list(kept.values())
 

@@ -70,9 +70,25 @@ class Run:
         """Restorers besides the control."""
         return [name for name in self.summary.restorers if name != CONTROL]
 
-    def scores(self, verifier: str, restorer: str, kernel: str) -> pd.DataFrame:
-        """Scores of every pair in one cell, in the order of the pair list."""
-        return cell(self.summary.scores[verifier], restorer, kernel)
+    def has_scores(self, verifier: str) -> bool:
+        """Whether the scores of every pair lie beside the results; they may have been left out."""
+        return verifier in self.summary.scores
+
+
+def scores_of(summary: Summary, verifier: str) -> pd.DataFrame:
+    """Scores of every pair under a verifier.
+
+    Raises
+    ------
+    DataError
+        If they are not at hand: a run's folder may be kept without ``scores/``.
+    """
+    if verifier not in summary.scores:
+        raise DataError(
+            f"The scores of the pairs under {verifier} are not in the run's folder.",
+            "Run the same blurface verify command again; what is in the cache is used.",
+        )
+    return summary.scores[verifier]
 
 
 def cell(scores: pd.DataFrame, restorer: str, kernel: str) -> pd.DataFrame:
@@ -82,7 +98,7 @@ def cell(scores: pd.DataFrame, restorer: str, kernel: str) -> pd.DataFrame:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a finished run.
+    """Read a finished run. The scores of the pairs may be missing (:func:`scores_of`).
 
     Parameters
     ----------
@@ -105,9 +121,8 @@ def read_run(folder: Path) -> Run:
     except (TypeError, KeyError, ValueError) as error:
         raise _malformed(folder / "results.json", f"a row cannot be read ({error!r})") from error
     verifiers = _in_order(row.verifier for row in rows)
-    scores = {
-        verifier: _read_scores(folder / "scores" / f"{slug(verifier)}.parquet") for verifier in verifiers
-    }
+    paths = {verifier: folder / "scores" / f"{slug(verifier)}.parquet" for verifier in verifiers}
+    scores = {verifier: _read_scores(path) for verifier, path in paths.items() if path.exists()}
     kernels = [name for name in _in_order(row.kernel for row in rows) if name not in (SHARP, MEAN)]
     summary = Summary(rows, scores, about, verifiers, _in_order(row.restorer for row in rows), kernels)
     return Run(folder, record, summary)
@@ -146,8 +161,6 @@ def _read_scores(path: Path) -> pd.DataFrame:
 
     try:
         frame = pd.read_parquet(path)
-    except FileNotFoundError:
-        raise _malformed(path, "it is missing") from None
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise _malformed(path, str(error).splitlines()[0]) from error
     if missing := [name for name in SCORE_COLUMNS if name not in frame.columns]:

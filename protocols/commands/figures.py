@@ -367,6 +367,7 @@ class Artist:
         from protocols.analysis import error_against_reject
         from protocols.figures import reject_curves
         from protocols.pictures import blur_scores, check_restorer, pictures_of_run
+        from protocols.run_folder import scores_of
         from protocols.runner import CONTROL
 
         names = [
@@ -375,7 +376,7 @@ class Artist:
         if not names:
             raise InputError(f"No restorer of {run.name} estimates kernels.", "Run one that does: fast.")
         name = names[0]
-        scores = run.summary.scores[verifier]
+        scores = scores_of(run.summary, verifier)
         lines = scores[(scores["restorer"] == name) & scores["kernel"].isin([*run.summary.kernels, "sharp"])]
         lines = lines.reset_index(drop=True)
         if len(lines) > self.samples:

@@ -25,6 +25,7 @@ from ..store import write_atomic
 from .markup import Html, data_table, escape, facts, join, picture, tag, vector
 
 FILE = "report.html"
+_NO_SCORES = "The scores of the pairs were not kept with this run."
 
 
 def write_report(
@@ -329,9 +330,10 @@ def _plots(run: Run, verifier: str) -> list[Html]:
             made.append((figure, "Accuracy against blur length", "Kernels in the order of their spread."))
         except (BlurfaceError, KeyError):
             pass  # the kernels' files are not here: the page does without
-    made.append((figures.roc_curves(summary, verifier), "ROC", "Dotted: without blur."))
-    made.append((figures.det_curves(summary, verifier), "DET", "Both errors on normal-deviate axes."))
-    if run.restored:
+    if run.has_scores(verifier):
+        made.append((figures.roc_curves(summary, verifier), "ROC", "Dotted: without blur."))
+        made.append((figures.det_curves(summary, verifier), "DET", "Both errors on normal-deviate axes."))
+    if run.restored and run.has_scores(verifier):
         made.append(
             (
                 figures.score_shift(summary, verifier),
@@ -372,6 +374,8 @@ def _pairs(run: Run, images: bool, shown: int, data_root: Path | None, cache: Pa
     if not images:
         return tag("section", head, tag("p", "Left out: the page was asked to hold no faces."))
     verifier = run.summary.verifiers[0]
+    if not run.has_scores(verifier):
+        return tag("section", head, tag("p", _NO_SCORES, class_="note"))
     ranked = {
         name: ranked_pairs(run.summary.scores[verifier], name, run.summary.kernels, shown)
         for name in run.restored
@@ -513,7 +517,12 @@ def _harm(run: Run) -> Html:
             class_="note",
         ),
         [
-            _verifier_part(v, data_table(harm_table(run.summary, v), f"table-harm-{slug(v)}", "h3"))
+            _verifier_part(
+                v,
+                data_table(harm_table(run.summary, v), f"table-harm-{slug(v)}", "h3")
+                if run.has_scores(v)
+                else tag("p", _NO_SCORES, class_="note"),
+            )
             for v in run.summary.verifiers
         ],
     )

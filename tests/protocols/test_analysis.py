@@ -202,9 +202,13 @@ def test_folders_that_are_no_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     scores.write_bytes(content[:200])
     with pytest.raises(DataError, match=r"thumbnails\.parquet"):
         read_run(run.folder)
+    # A folder may be kept without the scores of the pairs: what needs them says so.
     scores.unlink()
-    with pytest.raises(DataError, match=r"thumbnails\.parquet"):
-        read_run(run.folder)
+    without = read_run(run.folder)
+    assert not without.has_scores("thumbnails")
+    assert len(results.tables(without.summary)) == len(results.tables(run.summary))
+    with pytest.raises(DataError, match="scores of the pairs under thumbnails"):
+        analysis.pair_shares(without.summary, "thumbnails", CONTROL)
     for text in ("{", "[]", '{"about": {}, "results": []}', '{"about": {}, "results": [{"value": 1}]}'):
         (run.folder / "results.json").write_text(text)
         with pytest.raises(DataError, match=r"results\.json"):

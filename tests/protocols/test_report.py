@@ -187,6 +187,17 @@ def test_without_the_data_the_page_says_so(run: Run, tmp_path: Path) -> None:
         pictures_of_run(read_run(folder), ["x"], verifier="thumbnails")
 
 
+def test_without_scores_the_page_has_its_tables(run: Run, tmp_path: Path) -> None:
+    import shutil
+
+    folder = tmp_path / "kept"
+    shutil.copytree(run.folder, folder, ignore=shutil.ignore_patterns("scores"))
+    reader = Reader(make_page(read_run(folder)))
+    assert " ".join(reader.text).count("scores of the pairs were not kept") == 2
+    assert len(reader.all("table")) == 5
+    assert not reader.all("img")
+
+
 def test_a_restorer_that_changed_is_not_shown(run: Run, tmp_path: Path) -> None:
     import shutil
 

@@ -47,7 +47,7 @@ class Method:
     restorer : str
         Registered name.
     options : dict
-        Of the restorer.
+        Of the restorer; ``{reference}`` in a text stands for the folder of the reference outputs.
     blind : bool
         Whether the kernel is estimated (its size is given) or the true one is passed.
     prefix : str
@@ -80,6 +80,9 @@ METHODS = (
     Method("levin", "levin", prefix="restoredgray", row="levin_grey"),
     Method("nonblind_deconvsps", "sparse-deconv", blind=False),
     Method("nonblind_fastdeconv", "fast-deconv", blind=False),
+    Method("perrone", "perrone"),
+    Method("perrone_deconvsps", "perrone", {"final": "sparse"}),
+    Method("nonblind_epll", "epll", {"prior": "{reference}/epll_prior.npz", "colour": False}, blind=False),
 )
 
 
@@ -150,6 +153,10 @@ def _cpu_seconds() -> float:
 
 def run(method: Method, reference: Path) -> list[dict[str, Any]]:
     """Run a method on all cases that have reference outputs; one row a case."""
+    options = {
+        key: value.format(reference=reference) if isinstance(value, str) else value
+        for key, value in method.options.items()
+    }
     kernels = {n: np.load(reference / "inputs" / "kernels.npz")[f"k{n}"] for n in range(1, 9)}
     recorded = {
         (row["method"], row["face"], int(row["kernel"])): row
@@ -172,7 +179,7 @@ def run(method: Method, reference: Path) -> list[dict[str, Any]]:
             batch = grey(batch, eight_bit=True)[:, None].expand(-1, 3, -1, -1)
         truth = torch.from_numpy(np.stack([kernels[n] for _, n in cases]))
         restorer = create_restorer(
-            method.restorer, **method.options, **({"kernel_size": size} if method.blind else {})
+            method.restorer, **options, **({"kernel_size": size} if method.blind else {})
         )
         estimates: Iterable[Array | None] = [None] * len(cases)
         start = _cpu_seconds()

@@ -38,7 +38,7 @@ from .core import (
     remove_small_components,
     to_frequency,
 )
-from .epll import EpllSettings, load_mixture, restore_with_epll
+from .epll import EpllSettings, last_step_fingerprint, restore_with_epll
 
 PATCH = 65
 OUTPUT = 33
@@ -215,9 +215,9 @@ class ChakrabartiSettings:
     edges : float
         Part of the pixels at which the estimate's derivatives count (0.02).
     reference_pixels : int
-        The kernel's 1-norm has weights of 2^6 to 2^8, which belong to photographs of this many
-        pixels (100,000, see the documentation); they shrink with the number of pixels, else no
-        kernel of a face would survive them. 0: never scaled. Ours.
+        The kernel's 1-norm has weights of 2^6 to 2^8, which belong to large photographs. Where there
+        are fewer pixels than this, they shrink in proportion, as the data term does: no kernel of a
+        face would survive them otherwise (20,000). 0: never. Ours, not the author's.
     noise : float
         Smallest standard deviation of the noise in the last step (0.01).
     colour : bool
@@ -230,7 +230,7 @@ class ChakrabartiSettings:
 
     stride: int = 1
     edges: float = 0.02
-    reference_pixels: int = 100_000
+    reference_pixels: int = 20_000
     noise: float = 0.01
     colour: bool = False
     network: str = ""
@@ -278,7 +278,7 @@ def first_estimate(pictures: Tensor, network: ChakrabartiNetwork, stride: int = 
     rows = sorted({*range(0, height - PATCH + 1, stride), height - PATCH})
     columns = sorted({*range(0, width - PATCH + 1, stride), width - PATCH})
     estimates = []
-    for picture in pictures.to(torch.float32):
+    for picture in pictures.to("cpu", torch.float32):
         total = picture.new_zeros(height - PATCH + OUTPUT, width - PATCH + OUTPUT)
         weight = torch.zeros_like(total)
         for i in rows:
@@ -288,7 +288,7 @@ def first_estimate(pictures: Tensor, network: ChakrabartiNetwork, stride: int = 
                 total[i : i + OUTPUT, j : j + OUTPUT] += patch
                 weight[i : i + OUTPUT, j : j + OUTPUT] += window
         estimates.append(total / weight)
-    return torch.stack(estimates).to(pictures.dtype)
+    return torch.stack(estimates).to(pictures)
 
 
 @lru_cache(maxsize=1)
@@ -460,10 +460,10 @@ class Chakrabarti(ClassicalRestorer):
         return sum(tensor.numel() for tensor in load_network(self.settings.network).state_dict().values())
 
     def fingerprint(self) -> dict[str, Any]:
-        """As of every restorer, and digests of the weights and the mixture."""
+        """As of every restorer, with the weights and the last step's."""
         weights = Path(self.settings.network or _PACKAGED).read_bytes()
         return {
             **super().fingerprint(),
             "weights": hashlib.sha256(weights).hexdigest()[:16],
-            "prior": load_mixture(self.settings.prior).digest,
+            **last_step_fingerprint(self.settings.prior),
         }

@@ -176,7 +176,7 @@ class PatchMixture:
         share = (gain[:, leading, None] / gain[:, :leading].clamp_min(1e-30)).to(patches)[:, None]
         offset = constant.to(patches)[:, None]
         lower = patches.new_empty(count, n)
-        open_ = torch.empty(count, n, dtype=torch.bool)
+        open_ = torch.empty(count, n, dtype=torch.bool, device=patches.device)
         for start in range(0, n, 1024):
             part = patches[start : start + 1024]
             squares = (first @ part.T).square_().view(count, leading, -1)
@@ -380,7 +380,7 @@ def epll(
     fidelity = (PATCH**2 / sigma**2)[:, None, None]
     data = fidelity * operator.adjoint(crop(y, half))
     power = operator.otf.abs() ** 2
-    coverage = _coverage(shape)
+    coverage = _coverage(shape).to(y)
     x = y
     for turn in range(settings.rounds):
         beta = settings.beta * 2**turn
@@ -421,6 +421,14 @@ def _solve(apply: Any, precondition: Any, right: Tensor, x: Tensor, settings: Ep
         direction = image + torch.where(active, new / torch.where(active, energy, 1.0), 0.0) * direction
         energy = new
     return x
+
+
+def last_step_fingerprint(prior: str) -> dict[str, str]:
+    """What determines the last step of Sun, Michaeli and Chakrabarti: digests of mixture and code."""
+    sha = hashlib.sha256()
+    for name in ("epll.py", "kernel_fit.py"):
+        sha.update(Path(__file__).with_name(name).read_bytes())
+    return {"prior": load_mixture(prior).digest, "last_step": sha.hexdigest()[:16]}
 
 
 def restore_with_epll(

@@ -38,7 +38,7 @@ from .core import (
     remove_small_components,
     resize,
 )
-from .epll import EpllSettings, load_mixture, restore_with_epll
+from .epll import EpllSettings, last_step_fingerprint, restore_with_epll
 from .kernel_fit import difference_fields, fit_kernels
 
 PATCH = 5
@@ -69,7 +69,8 @@ class MichaeliSettings:
     coarsest : int
         Smallest kernel side.
     threshold : float
-        Kernel values below this part of the peak are set to 0.
+        Kernel values below this part of the peak are set to 0, then 8-connected parts of less than a
+        tenth of the sum.
     colour : bool
         Apply the last step to R, G and B; False: to the grey picture (as the authors do).
     noise : float
@@ -82,12 +83,12 @@ class MichaeliSettings:
     neighbours: int = 3
     bandwidth: float = 0.02
     pull: float = 0.05
-    ridge: float = 1e-3
+    ridge: float = 0.3
     iterations: int = 8
     solver_iterations: int = 20
     components: int = 8
     coarsest: int = 5
-    threshold: float = 0.05
+    threshold: float = 0.1
     colour: bool = False
     noise: float = 0.01
     prior: str = ""
@@ -125,8 +126,8 @@ def recurrent_image(x: Tensor, settings: MichaeliSettings | None = None) -> Tens
     height, width = x.shape[-2:]
     shape = tuple(max(round(side / settings.alpha), PATCH) for side in (height, width))
     reduced = resize(x, size=(shape[0], shape[1]))
-    patches = functional.unfold(x[:, None], PATCH).mT.numpy()
-    library = functional.unfold(reduced[:, None], PATCH).mT.numpy()
+    patches = functional.unfold(x[:, None], PATCH).mT.cpu().numpy()
+    library = functional.unfold(reduced[:, None], PATCH).mT.cpu().numpy()
     count = min(settings.neighbours, library.shape[1])
     means = np.empty_like(patches)
     for own, others, mean in zip(patches, library, means, strict=True):
@@ -141,8 +142,8 @@ def recurrent_image(x: Tensor, settings: MichaeliSettings | None = None) -> Tens
         squared -= squared.min(1, keepdims=True)
         weight = np.exp(-squared / (2 * settings.bandwidth**2))
         mean[:] = (near * weight[..., None]).sum(1) / weight.sum(1, keepdims=True)
-    folded = functional.fold(torch.from_numpy(means).mT, (height, width), PATCH)[:, 0]
-    ones = torch.ones(1, PATCH**2, means.shape[1], dtype=x.dtype)
+    folded: Tensor = functional.fold(torch.from_numpy(means).mT.to(x), (height, width), PATCH)[:, 0]
+    ones = x.new_ones(1, PATCH**2, means.shape[1])
     return folded / functional.fold(ones, (height, width), PATCH)[:, 0]
 
 
@@ -243,5 +244,5 @@ class Michaeli(ClassicalRestorer):
         return michaeli(pictures, self.kernel_size, self.settings)
 
     def fingerprint(self) -> dict[str, Any]:
-        """As of every restorer, and a digest of the mixture."""
-        return {**super().fingerprint(), "prior": load_mixture(self.settings.prior).digest}
+        """As of every restorer, and the last step's."""
+        return {**super().fingerprint(), **last_step_fingerprint(self.settings.prior)}

@@ -40,7 +40,7 @@ from .core import (
     resize,
     resize_kernels,
 )
-from .epll import EpllSettings, load_mixture, restore_with_epll
+from .epll import EpllSettings, last_step_fingerprint, restore_with_epll
 from .kernel_fit import difference_fields, fit_kernels
 
 PATCH = 5
@@ -331,5 +331,5 @@ class Sun(ClassicalRestorer):
         return sun(pictures, self.kernel_size, self.settings)
 
     def fingerprint(self) -> dict[str, Any]:
-        """As of every restorer, and a digest of the mixture."""
-        return {**super().fingerprint(), "prior": load_mixture(self.settings.prior).digest}
+        """As of every restorer, and the last step's."""
+        return {**super().fingerprint(), **last_step_fingerprint(self.settings.prior)}

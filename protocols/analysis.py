@@ -18,7 +18,7 @@ from blurface.errors import InputError
 from blurface.kernels import Kernel, rms_radius
 from verification import statistics
 
-from .results import Summary, clustered_mcnemar, slug
+from .results import Summary, slug
 from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
 from .tables import Column, Table, Value
@@ -337,13 +337,38 @@ def _left(ordered: Floats) -> Floats:
     return tail / np.arange(len(ordered), 0, -1)
 
 
-def differs(summary: Summary, verifier: str, first: str, second: str) -> float:
-    """McNemar's p for clustered pairs between two restorers, over all kernels of a run."""
+def reject_table(curves: Mapping[str, RejectCurve], name: str, title: str) -> Table:
+    """Error that is left at some shares of refused probes, in percent.
 
-    def share(restorer: str) -> Floats:
-        return pair_shares(summary, verifier, restorer)
-
-    return clustered_mcnemar(share(first), share(second))
+    Parameters
+    ----------
+    curves : mapping of str to RejectCurve
+        By what is decided on.
+    name, title : str
+        Of the table.
+    """
+    columns = [
+        Column("Probes"),
+        *(Column(f"{share * 100:g}% refused", 2, 100, "low") for share in REJECT_SHARES),
+        Column("mean", 2, 100, "low"),
+        Column("at random", 2, 100),
+        Column("ideal", 2, 100),
+    ]
+    table = Table(name, title, columns)
+    for probes, curve in curves.items():
+        left = [curve.at(share) for share in REJECT_SHARES]
+        table.add(
+            "blurry" if probes == CONTROL else probes,
+            *left,
+            curve.area,
+            curve.area_random,
+            curve.area_ideal,
+        )
+    table.notes.append(
+        "Wrong decisions (%) among the probes that are kept when the most blurred are refused; mean over all "
+        "shares; at random: whatever is refused; ideal: the wrong ones first."
+    )
+    return table
 
 
 def pair_shares(

@@ -452,11 +452,11 @@ def score_shift(summary: Summary, verifier: str) -> Figure:
                 restored[chosen],
                 linestyle="none",
                 marker=marker,
-                markersize=1.8 if many else 3.2,
+                markersize=2.0 if many else 3.2,
                 markeredgewidth=0.5,
                 markerfacecolor="none",
                 color=colour,
-                alpha=0.35 if many else 0.8,
+                alpha=0.45 if many else 0.8,
                 label=text,
                 rasterized=bool(many),
             )
@@ -468,7 +468,7 @@ def score_shift(summary: Summary, verifier: str) -> Figure:
         axis.set_visible(False)
     figure.supxlabel("score of the blurry probe", fontsize=8.5)
     figure.supylabel("score of the restored probe", fontsize=8.5)
-    _legend_above(figure, axes.flat[0])
+    _legend_above(figure, axes.flat[0], markerscale=1.5)
     return figure
 
 
@@ -486,7 +486,6 @@ def reject_curves(curves: Mapping[str, RejectCurve], note: str = "") -> Figure:
     names = list(curves)
     figure = Figure(figsize=(WIDTH * 0.75, 3.2), layout="constrained")
     axis = figure.subplots()
-    ends = []
     for name, curve in curves.items():
         style = look(name, names)
         every = max(1, len(curve.reject) // 12)
@@ -495,11 +494,11 @@ def reject_curves(curves: Mapping[str, RejectCurve], note: str = "") -> Figure:
             curve.reject[shown] * 100,
             curve.error[shown] * 100,
             markevery=every,
+            label=label(name),
             **{**style, "markersize": 4},
         )
         axis.plot([0, 90], [curve.area_random * 100] * 2, color=style["color"], linestyle=":", linewidth=0.9)
-        ends.append((label(name), float(curve.error[shown][-1] * 100), style["color"]))
-    _label_ends(axis, 90, ends)
+    axis.legend(loc="upper right")
     axis.set_xlim(0, 90)
     axis.set_ylim(bottom=0)
     axis.set_xlabel("probes refused, the most blurred first (%)")
@@ -611,9 +610,11 @@ def _bare(axis: Axes) -> None:
         spine.set_visible(False)
 
 
-def _legend_above(figure: Figure, axis: Axes) -> None:
+def _legend_above(figure: Figure, axis: Axes, markerscale: float = 1.0) -> None:
     handles, names = axis.get_legend_handles_labels()
-    figure.legend(handles, names, loc="outside upper center", ncols=min(len(names), 6))
+    figure.legend(
+        handles, names, loc="outside upper center", ncols=min(len(names), 6), markerscale=markerscale
+    )
 
 
 def _label_ends(axis: Axes, x: float, ends: Sequence[tuple[str, float, str]]) -> None:

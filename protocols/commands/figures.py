@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from protocols.experiments import Experiment
     from protocols.pictures import Pictures
     from protocols.run_folder import Run
+    from protocols.tables import Table
 
 WHICH = (
     "2",
@@ -41,7 +42,7 @@ COMPARED = ("krishnan", "levin", "pan", "perrone", "sun", "fast", "deepdeblur")
 HARDEST = "4"
 """Levin's largest kernel: that of figures 4, 5 and 9."""
 
-Drawn = tuple[str, "Figure"]
+Drawn = tuple[str, "Figure | Table"]
 
 
 @click.command()
@@ -96,6 +97,7 @@ def figures(
     """
     from protocols.figures import save
     from protocols.run_folder import read_run
+    from protocols.tables import Table
 
     from .tables import choose_restorers, parse_models, parse_which
     from .verify import check_writable, parse_options
@@ -119,10 +121,10 @@ def figures(
         click.echo(f"figures: without {'; '.join(missing)}", err=True)
     for name in wanted:
         try:
-            for file, figure in artist.draw(name):
+            for file, drawn in artist.draw(name):
                 if not quiet:
                     click.echo(f"figures: {file}", err=True)
-                for path in save(figure, out, file):
+                for path in drawn.write(out) if isinstance(drawn, Table) else save(drawn, out, file):
                     click.echo(str(path))
         except BlurfaceError as error:
             failed.append(name)
@@ -364,9 +366,10 @@ class Artist:
         import numpy as np
 
         from blurface.restorers import restorers
-        from protocols.analysis import error_against_reject
+        from protocols.analysis import error_against_reject, reject_table
         from protocols.figures import reject_curves
         from protocols.pictures import blur_scores, check_restorer, pictures_of_run
+        from protocols.results import slug
         from protocols.run_folder import scores_of
         from protocols.runner import CONTROL
 
@@ -400,6 +403,9 @@ class Artist:
             f"{len(samples):,} probes of {run.protocol} over all kernels and sharp, {verifier}, threshold of "
             f"the sharp pairs; blur: spread of the kernel that {name} estimates"
         )
+        title = f"Error against reject: {note}"
+        suffix = "" if len(self.runs) == 1 else f"-{run.name}"
+        yield "error-reject", reject_table(curves, f"error-reject-{slug(verifier)}{suffix}", title)
         yield "error-reject", reject_curves(curves, note)
 
     def _robustness(self) -> Iterator[Drawn]:

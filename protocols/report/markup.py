@@ -105,7 +105,10 @@ def vector(figure: Figure, name: str, alternative: str) -> Html:
     _, _, body = text.partition(">")
     box = re.search(r'viewBox="([^"]+)"', text)
     assert box is not None
-    head = f'<svg xmlns:xlink="http://www.w3.org/1999/xlink" viewBox="{box[1]}" role="img" '
+    # All figures of a page to one scale: lettering of the same size.
+    widest = float(box[1].split()[2]) * 1.15
+    head = '<svg xmlns:xlink="http://www.w3.org/1999/xlink" role="img" '
+    head += f'viewBox="{box[1]}" style="max-width:{widest:.0f}px" '
     return Html(f'{head}aria-label="{escape(alternative)}">{body.strip()}')
 
 

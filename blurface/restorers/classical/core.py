@@ -718,6 +718,7 @@ def conjugate_gradients(
     start: Tensor,
     iterations: int,
     tolerance: float = 0.0,
+    image: Tensor | None = None,
 ) -> Tensor:
     """Solve A x = b for every picture (the last two axes) of a batch by conjugate gradients.
 
@@ -732,6 +733,8 @@ def conjugate_gradients(
         Upper limit.
     tolerance : float
         A picture stops once its *squared* residual norm is not above this, whatever the others do.
+    image : Tensor, optional
+        A start, where it is known.
 
     Returns
     -------
@@ -739,7 +742,7 @@ def conjugate_gradients(
         x.
     """
     x = start.clone(memory_format=torch.contiguous_format)
-    residual = right - apply(x)
+    residual = right - (apply(x) if image is None else image)
     direction = residual.clone()
     energy = inner(residual, residual)
     for _ in range(iterations):

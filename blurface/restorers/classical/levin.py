@@ -136,6 +136,7 @@ def expect(y: Tensor, kernels: Tensor, noise: float, rounds: int = 3) -> tuple[T
     start, right, seen = operator.pad(start), operator.pad(operator.adjoint(y)), operator.pad(seen)
     weight = torch.full_like(start, sum(w * p for w, p in zip(_WEIGHTS, _PRECISIONS, strict=True)))
     mean, covariance = start, torch.zeros_like(start)
+    blurred = operator.padded_normal_pairs(start)
     for turn in range(rounds):
         if turn:
             weight = _mixture_weights(mean.square() + covariance)
@@ -144,7 +145,7 @@ def expect(y: Tensor, kernels: Tensor, noise: float, rounds: int = 3) -> tuple[T
         def apply(x: Tensor, ridge: Tensor = ridge) -> Tensor:
             return operator.padded_normal_pairs(x).addcmul_(ridge, x)
 
-        mean = conjugate_gradients(apply, right, start, 15, 1e-8)
+        mean = conjugate_gradients(apply, right, start, 15, 1e-8, image=blurred + ridge * start)
         covariance = 1 / (weight + seen)
     return operator.crop(mean), operator.crop(covariance)
 
@@ -224,7 +225,7 @@ def minimise_nonnegative(matrix: Array, right: Array, support: NDArray[np.bool_]
         solution = np.zeros(count)
         if free.any():
             solution[free] = _solve(matrix[np.ix_(free, free)], right[free])
-        slack = matrix[:, free] @ solution[free] - right
+        slack = matrix @ solution - right
         wrong = np.where(free, solution < 0, slack < -tolerance)
         number = int(wrong.sum())
         if number == 0:
@@ -288,7 +289,8 @@ def maximise(y: Tensor, mean: Tensor, covariance: Tensor, kernels: Tensor, setti
         k = minimise_nonnegative(a, b, kernels[index].flatten().cpu().numpy() > 0)
         for _ in range(2):
             weight = np.maximum(np.abs(k), 1e-4) ** (settings.kernel_exponent - 2)
-            ridge = a + np.diag(settings.kernel_weight * weight)
+            ridge = a.copy()
+            ridge.flat[:: size**2 + 1] += settings.kernel_weight * weight
             k = minimise_nonnegative(ridge, b, k > 0)
         found[index] = k
     return torch.as_tensor(found).to(kernels).view(count, size, size)

@@ -1,12 +1,12 @@
 """Fit the patch mixture that EPLL is packaged with.
 
 A mixture of zero-mean Gaussians on 8x8 grey patches with the mean removed (Zoran and Weiss 2011),
-by expectation-maximisation on patches of the photographs in the folders given. scikit-learn's
+by expectation-maximisation on patches of the faces given. scikit-learn's
 ``GaussianMixture`` estimates the means with the rest, so only its k-means is used, for the start::
 
-    python benchmarks/fit_epll_prior.py --out prior.npz FOLDER [FOLDER ...]
+    python benchmarks/fit_epll_prior.py --out prior.npz faces.parquet
 
-About six minutes on one core. The same folders and seed give the same mixture on the same machine.
+About six minutes on one core. The same faces and seed give the same mixture on the same machine.
 """
 
 from __future__ import annotations
@@ -17,25 +17,24 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 from sklearn.cluster import MiniBatchKMeans
 from torch import Tensor
 
 from blurface.restorers.classical.core import grey
 from blurface.restorers.classical.epll import PATCH, PatchMixture
+from blurface.training.sources import read_faces
 
 # Rounding to eight bits adds this much variance to every pixel; no covariance may lie below it.
 FLOOR = 1 / 255**2 / 12
 
 
-def read_patches(files: list[Path], count: int, rng: np.random.Generator) -> Tensor:
+def read_patches(pictures: NDArray[np.uint8], count: int, rng: np.random.Generator) -> Tensor:
     """``count`` patches (count, 64) float32, column-major, mean removed, from random places."""
-    each = -(-count // len(files))
+    each = -(-count // len(pictures))
     found = []
-    for file in files:
-        with Image.open(file) as picture:
-            rgb = np.asarray(picture.convert("RGB"))
-        plane = grey(torch.from_numpy(rgb.copy()).permute(2, 0, 1) / 255, eight_bit=True)
+    for rgb in pictures:
+        plane = grey(torch.from_numpy(rgb).permute(2, 0, 1) / 255, eight_bit=True)
         rows = rng.integers(0, plane.shape[0] - PATCH + 1, each)
         columns = rng.integers(0, plane.shape[1] - PATCH + 1, each)
         found += [plane[i : i + PATCH, j : j + PATCH].T.flatten() for i, j in zip(rows, columns)]
@@ -106,20 +105,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="folders of .jpg photographs")
+    parser.add_argument("faces", nargs="+", type=Path, help="what `blurface train --data` takes")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--components", type=int, default=200)
     parser.add_argument("--patches", type=int, default=160_000)
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    files = sorted(file for folder in options.folders for file in folder.rglob("*.jpg"))
-    if not files:
-        parser.error("the folders hold no .jpg files")
     rng = np.random.default_rng(options.seed)
     began = time.process_time()
-    patches = read_patches(files, options.patches + 20_000, rng)
-    print(f"{len(patches)} patches of {len(files)} photographs")
+    pictures = read_faces(options.faces).pictures
+    patches = read_patches(pictures, options.patches + 20_000, rng)
+    print(f"{len(patches)} patches of {len(pictures)} pictures")
     mixture = fit(patches[20_000:], patches[:20_000], options.components, options.rounds, options.seed)
     mixture.save(options.out)
     size, seconds = options.out.stat().st_size / 1e6, time.process_time() - began

@@ -5,7 +5,7 @@ points, noise of 0.01, values clipped; the eight flips and transposes. Different
 the sake of a third of a processor's hour: the layers are narrower, Adam instead of momentum, and the filter
 starts as the identity::
 
-    python benchmarks/train_chakrabarti.py --out chakrabarti.safetensors FOLDER [FOLDER ...]
+    python benchmarks/train_chakrabarti.py --out chakrabarti.safetensors faces.parquet
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from scipy.interpolate import CubicSpline
 from torch import Tensor
 
@@ -28,6 +27,7 @@ from blurface.restorers.classical.chakrabarti import (
     save_network,
 )
 from blurface.restorers.classical.core import ValidConvolution, grey
+from blurface.training.sources import read_faces
 
 SIZE = 41
 PICTURES, EACH = 12, 8  # pictures of a step, and patches cut from each
@@ -54,17 +54,13 @@ def spline_kernel(rng: np.random.Generator) -> np.ndarray:
     return kernel / kernel.sum()
 
 
-def read_pictures(folders: list[Path], limit: int, rng: np.random.Generator) -> Tensor:
+def read_pictures(sources: list[Path], limit: int, rng: np.random.Generator) -> Tensor:
     """Grey pictures of one size, (n, H, W) uint8."""
-    files = sorted(file for folder in folders for file in folder.rglob("*.jpg"))
-    if not files:
-        raise SystemExit("the folders hold no .jpg files")
-    chosen = [files[i] for i in rng.permutation(len(files))[:limit]]
-    planes = []
-    for file in chosen:
-        with Image.open(file) as picture:
-            rgb = torch.from_numpy(np.asarray(picture.convert("RGB")).copy())
-        planes.append((grey(rgb.permute(2, 0, 1) / 255) * 255).round().to(torch.uint8))
+    pictures = read_faces(sources).pictures
+    chosen = pictures[rng.permutation(len(pictures))[:limit]]
+    planes = [
+        (grey(torch.from_numpy(rgb).permute(2, 0, 1) / 255) * 255).round().to(torch.uint8) for rgb in chosen
+    ]
     return torch.stack(planes)
 
 
@@ -103,7 +99,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("folders", nargs="+", type=Path, help="folders of sharp .jpg pictures of one size")
+    parser.add_argument("faces", nargs="+", type=Path, help="what `blurface train --data` takes, of one size")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, default=18.0, help="of processor time")
     parser.add_argument("--pictures", type=int, default=5000)
@@ -113,7 +109,7 @@ def main() -> None:
     began = time.process_time()
     rng = np.random.default_rng(options.seed)
     torch.manual_seed(options.seed)
-    pictures = read_pictures(options.folders, options.pictures, rng)
+    pictures = read_pictures(options.faces, options.pictures, rng)
     kernels = torch.from_numpy(np.stack([spline_kernel(rng) for _ in range(4000)])).float()
     held_out, pictures = pictures[:64], pictures[64:]
     network = ChakrabartiNetwork(first=256, second=384, joint=(512, 512, 384))

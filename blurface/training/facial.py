@@ -7,24 +7,28 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.utils import fusion
 
 from .losses import Embed
 
 
 class _Prelu(torch.autograd.Function):
-    """PReLU with a frozen slope: its backward is one multiplication."""
+    """PReLU with a frozen slope.
+
+    PyTorch's own backward also makes the slopes' gradient, with a kernel that is not vectorised.
+    """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, slope: Tensor) -> Tensor:
-        factor = torch.where(x > 0, torch.ones((), dtype=x.dtype, device=x.device), slope)
-        ctx.save_for_backward(factor)
-        return x * factor
+        ctx.save_for_backward(x, slope)
+        return functional.prelu(x, slope.flatten())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        (factor,) = ctx.saved_tensors
-        return gradient * factor, None
+        x, slope = ctx.saved_tensors
+        positive = torch.ops.aten.threshold_backward(gradient, x, 0.0)
+        return torch.addcmul(gradient * slope, positive, 1 - slope), None
 
 
 class _FrozenPrelu(nn.Module):

@@ -125,6 +125,7 @@ def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             f"{path} does not say which network it belongs to.", "Expected a file that blurface train wrote."
         )
     try:
+        note = json.loads(metadata.get("note", "{}"))
         network = build_network(metadata["network"], **json.loads(metadata.get("options", "{}")))
         network.load_state_dict({key: value.float() for key, value in state.items()})
     except (UnknownNameError, TypeError, ValueError, RuntimeError) as error:
@@ -132,7 +133,7 @@ def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
             f"{path} does not fit the network {metadata['network']!r}: {str(error).splitlines()[0]}",
             "It may come from another version of blurface.",
         ) from error
-    return network.eval().requires_grad_(False), json.loads(metadata.get("note", "{}"))
+    return network.eval().requires_grad_(False), note
 
 
 @lru_cache(maxsize=32)

@@ -14,6 +14,9 @@ from ..errors import KernelError
 Centre = Literal["mass", "published"]
 Psf = NDArray[np.float32]
 
+MAX_SIZE = 1023
+"""Largest kernel: far beyond any face, and small enough never to fill memory."""
+
 
 def check_psf(array: ArrayLike, name: str = "kernel") -> Psf:
     """Check a kernel and bring it to unit sum.
@@ -21,7 +24,7 @@ def check_psf(array: ArrayLike, name: str = "kernel") -> Psf:
     Parameters
     ----------
     array : array_like
-        (K, K), K odd, values finite and not negative, sum positive.
+        (K, K), K odd and at most :data:`MAX_SIZE`, values finite and not negative, sum positive.
     name : str
         Used in messages: a file or the kernel's name.
 
@@ -38,6 +41,7 @@ def check_psf(array: ArrayLike, name: str = "kernel") -> Psf:
     psf = np.asarray(array, dtype=np.float64)
     if psf.ndim != 2 or psf.shape[0] != psf.shape[1]:
         raise KernelError(f"{name}: a blur kernel is a square array, not {psf.shape}.", "Pad it with zeros.")
+    check_size(psf.shape[0], name)
     if psf.shape[0] % 2 == 0:
         raise KernelError(f"{name}: its size {psf.shape[0]} is even.", "Pad it to an odd size with zeros.")
     if not np.isfinite(psf).all():
@@ -47,10 +51,28 @@ def check_psf(array: ArrayLike, name: str = "kernel") -> Psf:
             f"{name}: it holds negative values.", "A blur kernel is non-negative: clip it first."
         )
     total = psf.sum()
+    if not np.isfinite(total):  # values near the largest that there are
+        psf = psf / psf.max()
+        total = psf.sum()
     if not total > 0:
         raise KernelError(f"{name}: its sum is zero.", "A blur kernel needs at least one positive value.")
     unit: Psf = (psf / total).astype(np.float32)
     return unit
+
+
+def check_size(size: float, name: str) -> None:
+    """Refuse a kernel of more than :data:`MAX_SIZE` pixels a side before it is made.
+
+    Raises
+    ------
+    KernelError
+        If it is larger.
+    """
+    if size > MAX_SIZE:
+        raise KernelError(
+            f"{name}: a kernel of {size:,.0f} pixels a side is too large.",
+            f"At most {MAX_SIZE} are possible.",
+        )
 
 
 def odd_square(array: ArrayLike) -> NDArray[np.float64]:

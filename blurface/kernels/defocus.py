@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..errors import KernelError
-from .base import Kernel, KernelSet, Psf
+from .base import Kernel, KernelSet, Psf, check_size
 
 
 def defocus_psf(radius: float, oversampling: int = 16) -> Psf:
@@ -26,10 +26,11 @@ def defocus_psf(radius: float, oversampling: int = 16) -> Psf:
     Raises
     ------
     KernelError
-        If the radius is not positive.
+        If the radius is not positive or too large.
     """
     if not (np.isfinite(radius) and radius > 0):
         raise KernelError(f"A disc of radius {radius} is no kernel.", "The radius is a positive number.")
+    check_size(2 * radius, f"defocus:{radius:g}")
     half = int(np.ceil(max(radius - 0.5, 0)))
     size = 2 * half + 1
     axis = (np.arange(size * oversampling) + 0.5) / oversampling - size / 2

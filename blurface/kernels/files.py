@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import KernelError
-from .base import Kernel, KernelSet, odd_square
+from ..errors import ImageError, KernelError
+from .base import MAX_SIZE, Kernel, KernelSet, check_size, odd_square
 
 SUFFIXES = (".mat", ".npz", ".npy", ".png", ".tif", ".tiff")
 
 LEVIN_SIZES = (19, 17, 15, 27, 13, 21, 23, 23)
+
+_MAX_VALUES = 16 * MAX_SIZE**2
+"""In one array of a file: it may hold several kernels."""
 
 
 def read_kernels(path: str | Path) -> list[Kernel]:
@@ -43,28 +47,33 @@ def read_kernels(path: str | Path) -> list[Kernel]:
             arrays = _read_mat(path)
         elif suffix == ".npz":
             with np.load(path, allow_pickle=False) as archive:
+                for member in archive.zip.infolist():  # before anything is unpacked
+                    _check_count(path, member.filename, member.file_size // 8)
                 arrays = {name: archive[name] for name in archive.files}
         elif suffix == ".npy":
             array = np.load(path, allow_pickle=False)
             arrays = {path.stem: array} if array.ndim == 2 else {str(i + 1): a for i, a in enumerate(array)}
         elif suffix in SUFFIXES:
-            from PIL import Image
+            from ..images import open_image
 
-            with Image.open(path) as picture:
-                wide = picture.mode.startswith(("I", "F"))
-                arrays = {path.stem: np.asarray(picture if wide else picture.convert("L"), dtype=np.float64)}
+            picture = open_image(path, max_pixels=MAX_SIZE**2)
+            wide = picture.mode.startswith(("I", "F"))
+            arrays = {path.stem: np.asarray(picture if wide else picture.convert("L"), dtype=np.float64)}
         else:
             raise KernelError(f"{path} is no kernel file.", f"Expected {', '.join(SUFFIXES)}.")
     except KernelError:
         raise
+    except ImageError as error:
+        raise KernelError(error.message, error.hint) from error
     except Exception as error:  # the readers raise anything on a broken file
         raise KernelError(f"{path} cannot be read as a kernel: {error}.", "Is the file complete?") from error
     if not arrays:
         raise KernelError(f"{path} holds no array.", "Expected one array a kernel.")
     kernels = []
     for name, values in arrays.items():
-        if np.ndim(values) != 2 or not np.issubdtype(np.asarray(values).dtype, np.number):
-            raise KernelError(f"{path}: {name} is no two-dimensional array of numbers.")
+        if np.ndim(values) != 2 or np.asarray(values).dtype.kind not in "buif":
+            raise KernelError(f"{path}: {name} is no two-dimensional array of real numbers.")
+        check_size(max(np.shape(values)), f"{path}: {name}")
         label = name[1:] if name[:1] == "k" and name[1:].isdigit() else name
         try:
             kernels.append(Kernel(label, odd_square(values).astype(np.float32)))
@@ -82,15 +91,20 @@ def _read_mat(path: Path) -> dict[str, NDArray[Any]]:
             for name, item in file.items():
                 if not isinstance(item, h5py.Dataset):
                     continue
+                _check_count(path, name, item.size or 0)
                 if item.dtype == h5py.ref_dtype:
                     # A cell array of references; MATLAB stores column-major, so arrays come transposed.
                     for number, reference in enumerate(np.asarray(item).ravel()):
-                        arrays[str(number + 1)] = np.asarray(file[reference]).T
+                        entry = file[reference]
+                        _check_count(path, str(number + 1), entry.size or 0)
+                        arrays[str(number + 1)] = np.asarray(entry).T
                 elif item.ndim == 2:
                     arrays[name] = np.asarray(item).T
         return arrays
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
+    for name, shape, _ in whosmat(path):
+        _check_count(path, name, math.prod(shape))
     arrays = {}
     for name, value in loadmat(path).items():
         if name.startswith("__"):
@@ -100,6 +114,15 @@ def _read_mat(path: Path) -> dict[str, NDArray[Any]]:
         else:
             arrays[name] = value
     return arrays
+
+
+def _check_count(path: Path, name: str, count: int) -> None:
+    """Refuse an array that would fill memory before it could be found to be no kernel."""
+    if count > _MAX_VALUES:
+        raise KernelError(
+            f"{path}: {name} holds {count:,} values, too many for kernels.",
+            f"Kernels have at most {MAX_SIZE} pixels a side.",
+        )
 
 
 def levin_set(*, data_root: Path | None = None) -> KernelSet:

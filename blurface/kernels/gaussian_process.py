@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 from ..errors import KernelError
 from .base import Kernel, KernelSet
 
+MAX_COUNT = 10_000
+"""Kernels of a set."""
+
 STEP = 0.01
 """Sampling step of the trajectory (the paper's "sampling margin")."""
 
@@ -188,8 +191,10 @@ def gp_set(
         if not 1 <= len(numbers) <= 2:
             raise KernelError(f"gp:{argument} is not understood.", "Write gp:N or gp:N,SEED.")
         n, seed = numbers[0], (numbers[1] if len(numbers) > 1 else seed)
-    if n < 1:
-        raise KernelError(f"A set of {n} kernels is empty.", "Ask for at least one.")
+    if not 1 <= n <= MAX_COUNT:
+        raise KernelError(f"A set of {n} kernels cannot be made.", f"Ask for 1 to {MAX_COUNT}.")
+    if seed < 0:
+        raise KernelError(f"gp:{n},{seed}: the seed is negative.", "Seeds are 0 or more.")
     kernels = []
     for index, extent in enumerate(np.linspace(min_size, max_size, n)):
         rng = np.random.default_rng([seed, index])

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import KernelError
-from .base import Kernel, KernelSet, Psf
+from .base import Kernel, KernelSet, Psf, check_size
 
 
 def _clip(
@@ -54,12 +54,13 @@ def linear_psf(length: float, angle: float) -> Psf:
     Raises
     ------
     KernelError
-        If the length is below one pixel or not finite.
+        If the length is below one pixel, too large or not finite.
     """
     if not (np.isfinite(length) and np.isfinite(angle) and length >= 1):
         raise KernelError(
             f"A motion of length {length} at {angle} degrees is no kernel.", "Length is 1 or more."
         )
+    check_size(length, f"linear:{length:g},{angle:g}")
     turn = np.deg2rad(angle)
     along = np.array([np.cos(turn), -np.sin(turn)])
     across = np.array([np.sin(turn), np.cos(turn)])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from typing import Any
 
 from torch import nn
 
-from ..errors import UnknownNameError
+from ..errors import InputError, UnknownNameError
 
 NETWORKS = {
     "fast": "fast:FastNet",
@@ -30,9 +31,18 @@ def build_network(name: str, **options: Any) -> nn.Module:
     ------
     UnknownNameError
         If no network has this name.
+    InputError
+        If it cannot be built with these options.
     """
     if name not in NETWORKS:
         raise UnknownNameError(f"No network is called {name!r}.", f"Known: {', '.join(NETWORKS)}.")
     module, _, attribute = NETWORKS[name].partition(":")
-    network: nn.Module = getattr(importlib.import_module(f".{module}", __name__), attribute)(**options)
+    kind = getattr(importlib.import_module(f".{module}", __name__), attribute)
+    try:
+        network: nn.Module = kind(**options)
+    except (TypeError, ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
+        known = ", ".join(inspect.signature(kind).parameters)
+        raise InputError(
+            f"The network {name!r} cannot be built with {options}: {error}.", f"Its options: {known}."
+        ) from error
     return network

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tomllib
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -138,11 +139,70 @@ class TrainConfig:
     teacher_network: str = ""
 
 
-def _build(kind: type[Any], values: dict[str, Any], where: str) -> Any:
+_KINDS: dict[str, tuple[type[Any], ...]] = {
+    "int": (int,),
+    "float": (int, float),
+    "str": (str,),
+    "tuple": (list, tuple),
+    "dict": (dict,),
+}
+_WORDS = {"tuple": "a list", "dict": "a table", "str": "a text", "int": "a whole number", "float": "a number"}
+_INFINITE = math.inf
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("steps", "batch_size", "held_out"), (1, _INFINITE)),
+    **dict.fromkeys(("validate_every", "sample_every", "checkpoint_every"), (1, _INFINITE)),
+    **dict.fromkeys(("seed", "warmup", "decay", "halve_on_plateau", "lr", "adam_lr", "clip"), (0, _INFINITE)),
+    **dict.fromkeys(("small", "linear", "defocus", "sharp", "varying", "off_centre", "replicate"), (0, 1)),
+    **dict.fromkeys(("jpeg", "ema", "facial_share"), (0, 1)),
+    **dict.fromkeys(("noise", "exponential", "kernel_sigma"), (0, _INFINITE)),
+}
+"""Least and greatest value of numbers, by name."""
+_CHOICES = {"optimiser": ("muon", "adamw", "rmsprop"), "pixel": ("charbonnier", "l2")}
+_POINTS = ("loops", "teacher", "facial")
+
+
+def _check_value(where: str, name: str, annotation: str, value: Any) -> None:
+    def wrong(mend: str) -> BlurfaceError:
+        return BlurfaceError(f"{where}: {name} is {value!r}.", mend)
+
+    kind = annotation.partition("[")[0]
+    if kind in _KINDS and (not isinstance(value, _KINDS[kind]) or isinstance(value, bool)):
+        raise wrong(f"It must be {_WORDS[kind]}.")
+    if kind in ("int", "float"):
+        low, high = _RANGES.get(name, (-_INFINITE, _INFINITE))
+        if not math.isfinite(value):
+            raise wrong("It must be finite.")
+        if not low <= value <= high:
+            raise wrong(f"It must be {low:g} or more." if high == _INFINITE else "It must lie in [0, 1].")
+    if name in _CHOICES and value not in _CHOICES[name]:
+        raise wrong(f"Known: {', '.join(_CHOICES[name])}.")
+    if annotation.startswith("tuple") and name in _POINTS and not all(map(_is_pair, value)):
+        raise wrong("It must be a list of [step, value].")
+    if name == "valid_size" and not (_is_pair(value) and 1 <= value[0] <= value[1]):
+        raise wrong("It must be [least, greatest] in pixels, 1 or more.")
+    if name == "data" and not all(isinstance(entry, str) for entry in value):
+        raise wrong("It must be a list of files or folders.")
+    if name == "name" and not (value and Path(value).name == value and value.isprintable()):
+        raise wrong("It must be a plain file name: the model is called so.")
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, (list, tuple))
+        and len(value) == 2
+        and all(isinstance(number, (int, float)) and math.isfinite(number) for number in value)
+    )
+
+
+def _build(kind: type[Any], values: Any, where: str) -> Any:
+    if not isinstance(values, dict):
+        raise BlurfaceError(f"{where} is {values!r}.", "It must be a table of settings.")
     known = {f.name: f for f in dataclasses.fields(kind)}
     for name in values:
         if name not in known:
             raise BlurfaceError(f"{where}: {name!r} is no setting.", f"Known: {', '.join(known)}.")
+    for name, value in values.items():
+        _check_value(where, name, str(known[name].type), value)
     missing = [
         n
         for n, f in known.items()
@@ -177,13 +237,17 @@ def read_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainCon
             values = tomllib.load(file)
     except FileNotFoundError:
         raise BlurfaceError(f"{path} does not exist.", "Give one of configs/*.toml.") from None
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise BlurfaceError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+    except ValueError as error:  # not TOML, or not UTF-8
         raise BlurfaceError(f"{path} is not TOML: {error}.", "Mend that line.") from error
     for name, value in (overrides or {}).items():
         *groups, last = name.split(".")
         inner = values
         for group in groups:
             inner = inner.setdefault(group, {})
+            if not isinstance(inner, dict):
+                raise BlurfaceError(f"{name}: {group} holds no settings.", "Known groups: see the file.")
         inner[last] = value
     for section, kind in (("schedule", Schedule), ("loss", LossWeights), ("degradation", Degradation)):
         values[section] = _build(kind, values.get(section, {}), f"{path} [{section}]")

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import csv
 import os
+import pickle
 import signal
 import time
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import WeightsError
+from ..errors import BlurfaceError, WeightsError
 from ..networks import build_network
 from ..networks.fast import Estimate, FastNet
 from ..weights import bf16_is_fast, save_model
@@ -138,6 +140,12 @@ class Trainer:
         schedule = config.schedule
         self.optimisers = make_optimisers(self.network, schedule.optimiser, schedule.lr, schedule.adam_lr)
         train, self.held_out = split_by_identity(faces, config.held_out, config.seed)
+        if not len(train) or not len(self.held_out):
+            raise BlurfaceError(
+                f"{len(faces)} faces of {len(set(faces.identities))} people, {config.held_out} of them held "
+                f"out, leave {len(train)} for training and {len(self.held_out)} for validation.",
+                "Name more faces, or set held_out lower.",
+            )
         self.stream = PairStream(
             train,
             config.degradation,
@@ -305,7 +313,9 @@ class Trainer:
         self.out.mkdir(parents=True, exist_ok=True)
         temporary = self.out / f".{name}.{os.getpid()}"
         try:
-            torch.save(state, temporary)
+            # Through a stream: on a full disk torch's own writer raises a RuntimeError that hides why.
+            with open(temporary, "wb") as file:
+                torch.save(state, file)
             os.replace(temporary, self.out / name)
         finally:
             temporary.unlink(missing_ok=True)
@@ -335,8 +345,11 @@ class Trainer:
             for optimiser, values in zip(self.optimisers, state["optimisers"]):
                 optimiser.load_state_dict(values)
         except Exception as error:  # torch.load raises many kinds on a damaged file
+            reason = str(error).partition("\n")[0]
+            if isinstance(error, pickle.UnpicklingError):  # torch's text advises to execute it
+                reason = "it is no checkpoint, or holds code"
             raise WeightsError(
-                f"{path} is damaged or belongs to another network: {str(error).splitlines()[0]}",
+                f"{path} is damaged or belongs to another network: {reason}.",
                 "Remove it to start anew, or choose another --out.",
             ) from error
         # The configuration's peak rates win over the checkpoint's, so that a run can be prolonged
@@ -381,13 +394,62 @@ class Trainer:
                 writer.writeheader()
             writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
 
+    def _trim_log(self) -> None:
+        """Drop what a killed run logged after the step from which this one goes on: nothing twice."""
+        path = self.out / "log.csv"
+        if self.group.rank or not path.exists():
+            return
+        with open(path, newline="") as file:
+            rows = list(csv.DictReader(file))
+        kept = [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= self.step]
+        if len(kept) == len(rows):
+            return
+        temporary = self.out / f".log.csv.{os.getpid()}"
+        try:
+            with open(temporary, "w", newline="") as file:
+                writer = csv.DictWriter(file, LOG_COLUMNS, restval="", extrasaction="ignore")
+                writer.writeheader()
+                writer.writerows(kept)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Hold the folder: two runs would overwrite each other's checkpoints in turn."""
+        if self.group.rank:
+            yield
+            return
+        self.out.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.out / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise BlurfaceError(
+                f"Another run is writing to {self.out}.", "Wait for it, or choose another --out."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
     # -- the run -----------------------------------------------------------------------------
 
     def run(self) -> Iterator[dict[str, float]]:
         """Train to the end, or to the first interrupt; yields every step's figures.
 
         The first Ctrl-C or SIGTERM saves and stops; a second one interrupts at once.
+
+        Raises
+        ------
+        BlurfaceError
+            If another run is writing to the folder.
         """
+        with self._alone():
+            self._trim_log()
+            yield from self._run()
+
+    def _run(self) -> Iterator[dict[str, float]]:
         schedule, config = self.config.schedule, self.config
         handlers = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
         started = time.monotonic() - self.seconds

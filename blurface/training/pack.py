@@ -19,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..errors import DataError
+from ..errors import DataError, ImageError
+from ..images import read_rgb
 
 FACE = (112, 96)
 
@@ -144,14 +145,19 @@ def read_pack(path: Path, limit: int | None = None) -> Faces:
             f"{path} is not a file of packed faces: {error}.",
             "Make one with: blurface data pack FOLDER --out FILE.",
         ) from error
+    kinds = {"name": str, "identity": str, "jpeg": bytes, "top": int, "left": int}
+    for name, kind in kinds.items():
+        if not all(isinstance(value, kind) for value in columns[name]):
+            raise DataError(f"{path}: the column {name} holds other than {kind.__name__}.", "Pack it again.")
+    if any(corner < 0 for name in ("top", "left") for corner in columns[name]):
+        raise DataError(f"{path}: a face lies outside of its picture.", "Pack it again.")
     pictures: list[NDArray[np.uint8]] = []
     for name, data in zip(columns["name"][:limit], columns["jpeg"]):
         try:
-            with Image.open(io.BytesIO(data)) as image:
-                pictures.append(np.asarray(image.convert("RGB")))
-        except Exception as error:  # Pillow raises many kinds on broken data
+            pictures.append(read_rgb(io.BytesIO(data)))
+        except ImageError as error:
             raise DataError(
-                f"{path}: the picture {name!r} cannot be decoded: {error}.", "Pack it again."
+                f"{path}: the picture {name!r} cannot be decoded: {error.message}", "Pack it again."
             ) from error
     if not pictures:
         raise DataError(f"{path} holds no face.", "Pack a folder that holds aligned faces.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import tarfile
 from collections.abc import Iterator, Sequence
@@ -10,10 +11,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from ..errors import DataError
-from ..images import read_rgb
+from ..errors import DataError, ImageError
+from ..images import name_of, read_rgb
 from .pack import FACE, Faces, read_pack
 
 RECORD_MAGIC = 0xCED7230A
@@ -102,11 +102,10 @@ def _collect(path: Path, items: Iterator[tuple[str, str, NDArray[np.uint8]]]) ->
 
 def _decode(path: Path, name: str, data: bytes) -> NDArray[np.uint8]:
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB"))
-    except Exception as error:  # Pillow raises many kinds on broken data
+        return read_rgb(io.BytesIO(data))
+    except ImageError as error:
         raise DataError(
-            f"{path}: {name} cannot be decoded: {error}.", "Remove it from the archive."
+            f"{path}: {name_of(name)} cannot be decoded: {error.message}", "Remove it from the archive."
         ) from error
 
 
@@ -134,7 +133,8 @@ def _sample(path: Path, held: dict[str, dict[str, bytes]]) -> Iterator[tuple[str
     for stem, parts in held.items():
         for suffix, data in parts.items():
             if f".{suffix}" in SUFFIXES:
-                identity = parts["cls"].decode().strip() if "cls" in parts else stem.rpartition("/")[0]
+                named = parts["cls"].decode(errors="replace").strip() if "cls" in parts else ""
+                identity = named or stem.rpartition("/")[0]
                 yield stem, identity, _decode(path, stem, data)
 
 
@@ -168,5 +168,7 @@ def read_recordio(path: Path) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
                 label = struct.unpack("<f", payload[:4])[0] if len(payload) >= 4 else label
                 payload = payload[4 * flag :]
             if payload[:2] in (b"\xff\xd8", b"\x89P"):
+                if not math.isfinite(label):
+                    raise DataError(f"{path}: the label of record {number} is {label}.", "Get it again.")
                 yield f"record {number}", str(int(label)), _decode(path, f"record {number}", payload)
             number += 1

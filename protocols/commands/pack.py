@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from blurface.errors import DataError
+from blurface.errors import DataError, ImageError
 
 if TYPE_CHECKING:
     from verification.embedders.base import Embedder
@@ -34,13 +35,40 @@ def find_faces(folder: Path) -> list[tuple[Path, str]]:
     table: dict[str, str] = {}
     listing = folder / "identities.txt"
     if listing.exists():
-        for line in listing.read_text().splitlines():
+        try:
+            text = listing.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise DataError(f"{listing} cannot be read: {error}.", "Save it as UTF-8 text.") from error
+        for line in text.splitlines():
             name, _, identity = line.strip().partition(" ")
             table[name] = identity
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{folder} holds no picture.", f"Expected files of {', '.join(SUFFIXES)}.")
     return [(path, table.get(path.name, path.parent.name)) for path in files]
+
+
+def keep_usable(
+    found: list[tuple[Path, str]], corner: tuple[int, int], told: Callable[[str], None]
+) -> list[tuple[Path, str]]:
+    """Pictures that can be decoded and hold the whole face; ``told`` gets a sentence on each other one."""
+    from blurface.images import name_of, read_rgb
+    from blurface.training.pack import FACE
+
+    kept = []
+    height, width = corner[0] + FACE[0], corner[1] + FACE[1]
+    for path, identity in found:
+        try:
+            pixels = read_rgb(path)
+        except ImageError as error:
+            told(str(error))
+            continue
+        if pixels.shape[0] < height or pixels.shape[1] < width:
+            size = f"{pixels.shape[1]}x{pixels.shape[0]}"
+            told(f"{name_of(path)}: {size} pixels hold no 96x112 face at {corner}. Check --corner.")
+            continue
+        kept.append((path, identity))
+    return kept
 
 
 def nearest_similarity(
@@ -124,14 +152,24 @@ def pack(
     People named in the benchmark's pair list are dropped by name, and faces that look like one of
     theirs (by the mobilefacenet verifier) are dropped too; both counts are printed and kept in the
     file.
+    Pictures that cannot be used are named and left out; the exit code is then 1.
     """
-    from blurface.images import read_rgb
+    from blurface.images import name_of, read_rgb
     from blurface.training.pack import FACE, PackedFace, encode, write_pack
 
-    found = [item for folder in folders for item in find_faces(folder)]
+    if min(corner) < 0:
+        raise click.UsageError("--corner must not be negative.")
+    everything = [item for folder in folders for item in find_faces(folder)]
+    unusable: list[str] = []
+    found = keep_usable(everything, corner, unusable.append)
+    for message in unusable:
+        click.echo(f"blurface: {message}", err=True)
+    if not found:
+        raise DataError("No picture can be used.", "The reasons stand above.")
     note: dict[str, Any] = {
         "folders": [folder.name for folder in folders],
-        "found": len(found),
+        "found": len(everything),
+        "unusable": len(unusable),
         "dropped": {},
     }
     if drop_near != "none":
@@ -163,9 +201,13 @@ def pack(
             data = path.read_bytes()
             if path.suffix.lower() not in (".jpg", ".jpeg"):
                 data = encode(read_rgb(path))
-            yield PackedFace(path.name, identity, data, *corner)
+            # Names may be no Unicode, which a Parquet file cannot hold.
+            yield PackedFace(name_of(path.name), name_of(identity), data, *corner)
 
     count = write_pack(out, faces(), note)
     for reason, number in note["dropped"].items():
         click.echo(f"dropped {number}: {reason}", err=True)
     click.echo(f"{out}: {count} faces of {len({identity for _, identity in found})} people")
+    if unusable:
+        click.echo(f"blurface: {len(unusable)} of {len(everything)} pictures were left out.", err=True)
+        sys.exit(1)

@@ -83,7 +83,7 @@ def find_data(name: str, data_root: Path | None) -> Path:
 @click.option("--fresh", is_flag=True, help="Start anew even if the folder holds a checkpoint.")
 @click.option("--stop-after", type=float, metavar="MINUTES", help="Save and stop after this time.")
 @click.option("--device", default="auto", show_default=True)
-@click.option("--threads", type=int, help="Threads of the CPU to use [all].")
+@click.option("--threads", type=click.IntRange(1), help="Threads of the CPU to use [all].")
 def train(
     config_path: Path,
     out: Path | None,
@@ -103,14 +103,14 @@ def train(
     import torch
     from rich.console import Console
 
+    from blurface.stage import resolve_device
     from blurface.training.config import read_config
     from blurface.training.loop import Trainer
     from blurface.training.sources import read_faces
 
     if threads:
         torch.set_num_threads(threads)
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = str(resolve_device(device))
     if device == "cuda" and "LOCAL_RANK" in os.environ:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
     config = read_config(config_path, dict(parse_override(text) for text in overrides))

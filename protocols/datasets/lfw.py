@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from blurface import assets
-from blurface.errors import DataError, InputError
+from blurface.errors import DataError, ImageError, InputError
 
 from .base import Gallery, Protocol
 from .pairs import read_pairs, resolve
@@ -63,14 +63,13 @@ def _pictures(crops: Crops, data_root: Path | None) -> tuple[Path, bool]:
 
 def _size(root: Path) -> tuple[int, int]:
     """Width and height of one of the pictures below a folder."""
-    from PIL import Image
+    from blurface.images import open_image
 
     path = next(root.glob("*/*_0001.*"), None)
     try:
         if path is not None:
-            with Image.open(path) as image:
-                return image.size
-    except OSError:
+            return open_image(path).size
+    except ImageError:
         pass  # reading it later names the file
     return 0, 0
 

@@ -290,7 +290,9 @@ def _verifier(
                 scoring.failures(reference, probe),
             )
             measured[kernel] = evaluation.quality(evaluation.frames[verifier], restorer, kernel)
-            frames.append(_frame(pairs, restorer, kernel, decided[kernel], sharp_held, evaluation))
+            spread = evaluation.spread(evaluation.frames[verifier], restorer, kernel)
+            blur = np.full(len(pairs.probe), np.nan) if spread is None else spread[pairs.probe]
+            frames.append(_frame(pairs, restorer, kernel, decided[kernel], sharp_held, blur, evaluation))
         if restorer == CONTROL:
             control = decided
         for kernel in (*kernels, SHARP):
@@ -320,6 +322,7 @@ def _frame(
     kernel: str,
     decided: _Decided,
     sharp: NDArray[np.float64],
+    blur: NDArray[np.float64],
     evaluation: Evaluation,
 ) -> pd.DataFrame:
     listed = evaluation.protocol.pairs.pairs
@@ -338,6 +341,7 @@ def _frame(
             "decision": decided.own.matches,
             "decision_fixed": decided.fixed.matches,
             "failed": decided.failed,
+            "blur": blur.astype(np.float32),
         }
     )
 

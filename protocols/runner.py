@@ -5,8 +5,9 @@ For every kernel and restorer the probes go through one chain::
     aligned face with margin -> blur -> noise, 8 bits, JPEG -> restore -> 8 bits -> embed, measure
 
 A *task* is one batch of probes on one (frame, kernel, restorer); all verifiers of the frame share its
-restored faces. Its results are stored as they finish (:mod:`protocols.store`) and joined when the last
-chunk of a cell is there. Memory holds a few batches, whatever the size of the matrix.
+restored faces, and a restorer behind its gate shares those of the restorer itself. Its results are stored
+as they finish (:mod:`protocols.store`) and joined when the last chunk of a cell is there. Memory holds a
+few batches, whatever the size of the matrix.
 
 Every task computes on one processor thread, ``jobs`` of them side by side in processes of their own; so
 no figure depends on ``jobs``, on the order in which tasks finish, or on where a run was interrupted.
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -29,9 +30,11 @@ from torch import Tensor
 import blurface.kernels.convolve
 from blurface import assets
 from blurface.errors import BlurfaceError, InputError
+from blurface.gate import kernel_spread
 from blurface.kernels import Kernel, KernelSet
 from blurface.restorers import create_restorer, restorers
 from blurface.restorers.base import Restorer
+from blurface.restorers.gated import Gated
 from verification import create_embedder, embedders
 from verification.embedders.base import Embedder
 
@@ -125,6 +128,25 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Product:
+    """What a task makes of its batch with one restorer.
+
+    Attributes
+    ----------
+    restorer : str or None
+        None: the sharp faces.
+    cells : tuple of (str, str)
+        Verifier and key of each embedding cell that is wanted.
+    quality : str or None
+        Key of the quality cell, if it is wanted.
+    """
+
+    restorer: str | None
+    cells: tuple[tuple[str, str], ...]
+    quality: str | None = None
+
+
+@dataclass(frozen=True)
 class Task:
     """One batch: blur, restore, measure and embed some probes, or embed sharp faces.
 
@@ -137,14 +159,12 @@ class Task:
     start, stop : int
         Their rows in the cell.
     frame : str
-    restorer : str or None
-        None: embed the sharp faces.
     kernel : Kernel or None
         None: no blur, no noise.
-    cells : tuple of (str, str)
-        Verifier and key of each embedding cell that is wanted.
-    quality : str or None
-        Key of the quality cell, if it is wanted.
+    products : tuple of Product
+        Of restorers that share one restoration.
+    spread : str or None
+        Key of the cell of the estimated kernels' spread, if it is wanted.
     """
 
     phase: str
@@ -152,10 +172,9 @@ class Task:
     start: int
     stop: int
     frame: str
-    restorer: str | None
     kernel: Kernel | None
-    cells: tuple[tuple[str, str], ...]
-    quality: str | None = None
+    products: tuple[Product, ...]
+    spread: str | None = None
 
 
 class Worker:
@@ -197,59 +216,113 @@ class Worker:
         sharp = window[..., margin : window.shape[-2] - margin, margin : window.shape[-1] - margin]
         readable = faces.readable(task.images)
         clock.lap("read")
-        restored = sharp
-        if task.restorer is not None:
-            restored = self._restore(task, window, sharp, clock)
-        if task.quality is not None:
-            reach = task.kernel.size // 2 if task.kernel is not None else 0
-            self._save(task.quality, task, _quality(restored, sharp, reach, readable))
-            clock.lap("measure")
-        unit = from_bytes(restored)
-        for verifier, key in task.cells:
-            rows = self.embedder(verifier).embed(unit.to(settings.device))
-            rows[~readable] = np.nan
-            clock.lap("embed")
-            self._save(key, task, {"embedding": rows})
-            clock.lap("store")
+        blurry = sharp
+        if task.products[0].restorer is not None:
+            blurry = self._blur(task, window, sharp)
+            clock.lap("blur")
+        once = _Once(self, task, from_bytes(blurry))
+        reach = task.kernel.size // 2 if task.kernel is not None else 0
+        for product in task.products:
+            restored = blurry
+            if product.restorer not in (None, CONTROL):
+                restored = once.restored(str(product.restorer))
+                clock.lap("restore")
+            if product.quality is not None:
+                self._save(product.quality, task, _quality(restored, sharp, reach, readable))
+                clock.lap("measure")
+            unit = from_bytes(restored)
+            for verifier, key in product.cells:
+                rows = self.embedder(verifier).embed(unit.to(settings.device))
+                rows[~readable] = np.nan
+                clock.lap("embed")
+                self._save(key, task, {"embedding": rows})
+                clock.lap("store")
+        if task.spread is not None:
+            spread = once.spread(str(task.products[0].restorer))
+            clock.lap("restore")
+            self._save(task.spread, task, {"spread": np.where(readable, spread, np.nan)})
         return clock.seconds
 
-    def _restore(self, task: Task, window: Tensor, sharp: Tensor, clock: _Clock) -> Tensor:
-        settings = self.context.settings
-        assert task.restorer is not None
+    def _blur(self, task: Task, window: Tensor, sharp: Tensor) -> Tensor:
         if task.kernel is None:
-            blurry, psf = sharp.contiguous(), torch.ones((1, 1))
-        else:
-            psf = torch.from_numpy(task.kernel.psf)
-            replicate = settings.border == "replicate"
-            blurry = degrade(
-                sharp if replicate else window,
-                psf,
-                task.images,
-                task.kernel.name,
-                settings.degradation,
-                margin=0 if replicate else self.context.faces.margin,
-                border=settings.border,
-            )
-        clock.lap("blur")
-        if task.restorer == CONTROL:
-            return blurry
-        restorer = self.restorer(task.restorer)
-        with torch.inference_mode():
-            result = restorer.restore(from_bytes(blurry), kernels=None if restorer.blind else psf[None])
-        assert isinstance(result, Tensor)
-        if not torch.isfinite(result).all():
-            where = [task.images[i] for i in range(len(result)) if not torch.isfinite(result[i]).all()]
-            raise BlurfaceError(
-                f"{task.restorer} returned NaN or infinite values for {where[0]} and {len(where) - 1} other "
-                f"faces (kernel {task.kernel.name if task.kernel else SHARP}).",
-                "Finished cells are kept; run again without this restorer.",
-            )
-        restored = to_bytes(result)
-        clock.lap("restore")
-        return restored
+            return sharp.contiguous()
+        settings = self.context.settings
+        replicate = settings.border == "replicate"
+        return degrade(
+            sharp if replicate else window,
+            torch.from_numpy(task.kernel.psf),
+            task.images,
+            task.kernel.name,
+            settings.degradation,
+            margin=0 if replicate else self.context.faces.margin,
+            border=settings.border,
+        )
 
     def _save(self, key: str, task: Task, arrays: Arrays) -> None:
         self.store.save_chunk(key, task.start, task.stop, arrays)
+
+
+class _Once:
+    """A batch restored once, whichever of the restorers that share it is asked for."""
+
+    def __init__(self, worker: Worker, task: Task, batch: Tensor) -> None:
+        self._worker, self._task, self._batch = worker, task, batch
+        self._made: tuple[Tensor, Tensor | None] | None = None
+
+    def restored(self, name: str) -> Tensor:
+        """8-bit faces.
+
+        Raises
+        ------
+        BlurfaceError
+            If the restorer returns what is no picture.
+        """
+        restorer = self._worker.restorer(name)
+        result, spread = self._restore(restorer)
+        if isinstance(restorer, Gated):
+            assert spread is not None
+            result = restorer.mix(self._batch, result, spread).clamp(0, 1)
+        good = torch.isfinite(result).flatten(1).all(1)
+        if not good.all():
+            where = [image for image, fine in zip(self._task.images, good.tolist(), strict=True) if not fine]
+            kernel = self._task.kernel.name if self._task.kernel else SHARP
+            raise BlurfaceError(
+                f"{name} returned NaN or infinite values for {where[0]} and {len(where) - 1} other "
+                f"faces (kernel {kernel}).",
+                "Finished cells are kept; run again without this restorer.",
+            )
+        return to_bytes(result)
+
+    def spread(self, name: str) -> NDArray[np.float64]:
+        """(N,) the gate's score: the spread of the estimated kernels in pixels."""
+        spread = self._restore(self._worker.restorer(name))[1]
+        assert spread is not None
+        return spread.cpu().numpy().astype(np.float64)
+
+    def _restore(self, restorer: Restorer) -> tuple[Tensor, Tensor | None]:
+        if self._made is None:
+            method, kernel = source(restorer), self._task.kernel
+            psf = torch.ones((1, 1)) if kernel is None else torch.from_numpy(kernel.psf)
+            with torch.inference_mode():
+                if estimates_kernel(method):
+                    made = method.restore(self._batch, return_kernel=True)
+                    assert isinstance(made, tuple)
+                    self._made = made[0], kernel_spread(made[1])
+                else:
+                    result = method.restore(self._batch, kernels=None if method.blind else psf[None])
+                    assert isinstance(result, Tensor)
+                    self._made = result, None
+        return self._made
+
+
+def source(restorer: Restorer) -> Restorer:
+    """Whose restoration a restorer's result follows from: its own, or that of the one behind its gate."""
+    return restorer.inner if isinstance(restorer, Gated) else restorer
+
+
+def estimates_kernel(restorer: Restorer) -> bool:
+    """Whether it gives the kernel that it found at no further cost."""
+    return bool(getattr(restorer, "estimates_kernel", False))
 
 
 class Evaluation:
@@ -332,6 +405,14 @@ class Evaluation:
             arrays: Arrays = {name: np.where(readable, value, np.nan) for name, value in same.items()}
             return arrays | {"shift": np.zeros((len(readable), 2), np.int64)}
         return self._load((f"quality {frame}", restorer, kernel))
+
+    def spread(self, frame: str, restorer: str, kernel: str) -> NDArray[np.float64] | None:
+        """(probes,) spread in pixels of the kernels that a restorer estimated: the gate's score.
+
+        None where the restorer estimates none; NaN for images that could not be read.
+        """
+        place = (f"spread {frame}", restorer, kernel)
+        return self._load(place)["spread"] if place in self._keys else None
 
     def _load(self, place: tuple[str, str | None, str | None]) -> Arrays:
         arrays = self._store.load(self._keys[place])
@@ -432,11 +513,15 @@ class _Plan:
 
         pairs = evaluation.protocol.pairs
         chunks = _cut(len(pairs.images), _EMBED_CHUNK)
+        done: set[str] = set()
         for (_, restorer, _), key in keys.items():
             count = len(pairs.images)
             if restorer is not None:
                 count = len(pairs.probes)
                 chunks = _cut(count, self.batch(restorer))
+            if key in done:
+                continue
+            done.add(key)
             if not fresh and worker.store.has(key):
                 self.found += 1
             else:
@@ -444,48 +529,67 @@ class _Plan:
 
     def batch(self, restorer: str) -> int:
         """Faces in a chunk: the batch of the restorer."""
-        return self.evaluation.settings.batch_size or self.worker.restorer(restorer).batch_size
+        return self.evaluation.settings.batch_size or source(self.worker.restorer(restorer)).batch_size
 
     def tasks(self) -> list[Task]:
         """All tasks, the cheap ones first: sharp faces, then restorer by restorer."""
-        evaluation = self.evaluation
         tasks: list[Task] = []
-        frames = evaluation.frames
-        for frame in sorted(set(frames.values())):
-            verifiers = [name for name, f in frames.items() if f == frame]
-            tasks += self._cut(
-                "sharp faces", evaluation.protocol.pairs.images, _EMBED_CHUNK, frame, None, None, verifiers
-            )
-        kernels: list[Kernel | None] = [*evaluation.kernels.kernels, None]
-        for restorer in evaluation.restorers:
+        for frame in self._frames():
+            tasks += self._cut("sharp faces", frame, [None], None)
+        kernels: list[Kernel | None] = [*self.evaluation.kernels.kernels, None]
+        for names in self._sharing():
             for kernel in kernels:
-                if restorer == CONTROL and kernel is None:
+                if names == [CONTROL] and kernel is None:
                     continue
-                for frame in sorted(set(frames.values())):
-                    verifiers = [name for name, f in frames.items() if f == frame]
-                    probes = evaluation.protocol.pairs.probes
-                    size = self.batch(restorer)
-                    tasks += self._cut(restorer, probes, size, frame, restorer, kernel, verifiers)
+                for frame in self._frames():
+                    tasks += self._cut(", ".join(names), frame, list(names), kernel)
         return tasks
 
+    def _frames(self) -> list[str]:
+        return sorted(set(self.evaluation.frames.values()))
+
+    def _sharing(self) -> list[list[str]]:
+        """Names of restorers, those together that share one restoration."""
+        groups: dict[str, list[str]] = {}
+        for name in self.evaluation.restorers:
+            fingerprint = source(self.worker.restorer(name)).fingerprint()
+            groups.setdefault(cell_key(fingerprint), []).append(name)
+        return list(groups.values())
+
     def _cut(
-        self,
-        phase: str,
-        images: tuple[str, ...],
-        size: int,
-        frame: str,
-        restorer: str | None,
-        kernel: Kernel | None,
-        verifiers: list[str],
+        self, phase: str, frame: str, names: Sequence[str | None], kernel: Kernel | None
     ) -> Iterator[Task]:
-        column = None if restorer is None else SHARP if kernel is None else kernel.name
-        cells = [(name, self.keys[name, restorer, column]) for name in verifiers]
-        quality = self.keys[f"quality {frame}", restorer, column] if restorer is not None else None
+        pairs = self.evaluation.protocol.pairs
+        verifiers = [name for name, own in self.evaluation.frames.items() if own == frame]
+        first = names[0]
+        images, size = (pairs.images, _EMBED_CHUNK) if first is None else (pairs.probes, self.batch(first))
+        column = None if first is None else SHARP if kernel is None else kernel.name
+        estimate = self.keys.get((f"spread {frame}", first, column))
         for start, stop in _cut(len(images), size):
-            wanted = tuple((name, key) for name, key in cells if self._wanted(key, start, stop))
-            measured = quality if quality is not None and self._wanted(quality, start, stop) else None
-            if wanted or measured is not None:
-                yield Task(phase, images[start:stop], start, stop, frame, restorer, kernel, wanted, measured)
+
+            def wanted(key: str | None, start: int = start, stop: int = stop) -> bool:
+                return key is not None and self._wanted(key, start, stop)
+
+            products = []
+            for name in names:
+                cells = [(verifier, self.keys[verifier, name, column]) for verifier in verifiers]
+                left = tuple((verifier, key) for verifier, key in cells if wanted(key))
+                quality = self.keys.get((f"quality {frame}", name, column))
+                quality = quality if wanted(quality) else None
+                if left or quality is not None:
+                    products.append(Product(name, left, quality))
+            spread = estimate if wanted(estimate) else None
+            if products or spread is not None:
+                yield Task(
+                    phase,
+                    images[start:stop],
+                    start,
+                    stop,
+                    frame,
+                    kernel,
+                    tuple(products) or (Product(first, ()),),
+                    spread,
+                )
 
     def _wanted(self, key: str, start: int, stop: int) -> bool:
         return key in self.missing and (self.fresh or not self.worker.store.has_chunk(key, start, stop))
@@ -497,7 +601,7 @@ def _keys(
     """Key of every cell by (verifier or ``quality FRAME``, restorer, kernel), and all fingerprints."""
     machine = {"torch": torch.__version__, "device": torch.device(settings.device).type}
     code = code_digest(degradation_module, blurface.kernels.convolve)
-    measure_code = code_digest(quality_module)
+    measure_code, spread_code = code_digest(quality_module), code_digest(kernel_spread)
     restorer_prints = {c.name: worker.restorer(c.name).fingerprint() for c in settings.restorers}
     verifier_prints = {c.name: worker.embedder(c.name).fingerprint() for c in settings.verifiers}
     frames = {c.name: worker.embedder(c.name).frame for c in settings.verifiers}
@@ -519,10 +623,14 @@ def _keys(
                 if settings.degradation.noise:
                     chain["kernel"] = kernel.name
             column = SHARP if kernel is None else kernel.name
+            method = source(worker.restorer(restorer))
             for frame in set(frames.values()):
                 keys[f"quality {frame}", restorer, column] = cell_key(
                     {"cell": "quality", **chain, "frame": frame, "measure": measure_code}
                 )
+                if estimates_kernel(method):
+                    own = {**chain, "restorer": method.fingerprint(), "frame": frame, "measure": spread_code}
+                    keys[f"spread {frame}", restorer, column] = cell_key({"cell": "spread", **own})
             for verifier, frame in frames.items():
                 keys[verifier, restorer, column] = cell_key(
                     {"cell": "probes", **chain, "frame": frame, "verifier": verifier_prints[verifier]}
@@ -534,7 +642,7 @@ def _keys(
         "kernels": kernels.fingerprint(),
         "restorers": restorer_prints,
         "verifiers": verifier_prints,
-        "code": {"degradation": code, "quality": measure_code},
+        "code": {"degradation": code, "quality": measure_code, "spread": spread_code},
     }
     return keys, fingerprints
 
@@ -571,10 +679,12 @@ def _execute(tasks: list[Task], worker: Worker, settings: Settings, progress: Pr
 
 def _rough_seconds(worker: Worker, task: Task) -> float:
     """What a face may cost on one processor, for deciding whether to start processes at all."""
-    if task.restorer in (None, CONTROL):
-        return _EMBED_SECONDS
-    gflop = worker.restorer(task.restorer).gflop()
-    return _EMBED_SECONDS + (0.5 if gflop is None else gflop / _GFLOP_A_SECOND)
+    embedding = _EMBED_SECONDS * sum(len(product.cells) for product in task.products)
+    name = task.products[0].restorer
+    if name in (None, CONTROL):
+        return embedding
+    gflop = worker.restorer(str(name)).gflop()
+    return embedding + (0.5 if gflop is None else gflop / _GFLOP_A_SECOND)
 
 
 _worker: Worker | None = None

@@ -24,7 +24,7 @@ import shutil
 import time
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -52,8 +52,8 @@ def cell_key(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
-def code_digest(*modules: ModuleType) -> str:
-    """Hash of what modules compute: their syntax trees without docstrings and comments.
+def code_digest(*modules: ModuleType | Callable[..., Any]) -> str:
+    """Hash of what modules or functions compute: their syntax trees without docstrings and comments.
 
     Part of a key, so that cells made by other code are not taken for this code's.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ class Gated(Restorer):
     """
 
     name = "gated"
+    estimates_kernel: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -63,10 +64,21 @@ class Gated(Restorer):
         self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
     ) -> tuple[Tensor, Tensor | None]:
         restored, estimate = cast("tuple[Tensor, Tensor]", self.inner.restore(batch, return_kernel=True))
-        weight = self.gate.weight(kernel_spread(estimate)).to(batch)[:, None, None, None]
+        return self.mix(batch, restored, kernel_spread(estimate)), estimate if return_kernel else None
+
+    def mix(self, batch: Tensor, restored: Tensor, spread: Tensor) -> Tensor:
+        """What the gate makes of a batch that the inner restorer has restored.
+
+        Parameters
+        ----------
+        batch, restored : Tensor
+            (N, 3, H, W) before and after.
+        spread : Tensor
+            (N,) of the kernels that the inner restorer estimated.
+        """
+        weight = self.gate.weight(spread).to(batch)[:, None, None, None]
         # Pictures of weight 0 are the very input, not the input to rounding.
-        mixed = torch.where(weight > 0, batch + weight * (restored - batch), batch)
-        return mixed, estimate if return_kernel else None
+        return torch.where(weight > 0, batch + weight * (restored - batch), batch)
 
     def options(self) -> dict[str, Any]:
         """Thresholds."""

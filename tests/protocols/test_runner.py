@@ -9,6 +9,8 @@ from PIL import Image
 from runner_support import (
     Breaks,
     Brighter,
+    Estimates,
+    NarrowThumbnails,
     SquareThumbnails,
     Thumbnails,
     draw_crops,
@@ -39,9 +41,9 @@ def protocol(tmp_path_factory: pytest.TempPathFactory) -> Protocol:
 def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(restorers, "_entries", dict(restorers._entries))
     monkeypatch.setattr(embedders, "_entries", dict(embedders._entries))
-    for restorer in (Brighter, Breaks):
+    for restorer in (Brighter, Breaks, Estimates):
         restorers.register(restorer.name, restorer)
-    for embedder in (Thumbnails, SquareThumbnails):
+    for embedder in (Thumbnails, NarrowThumbnails, SquareThumbnails):
         embedders.register(embedder.name, embedder)
 
 
@@ -204,6 +206,102 @@ def test_verifiers_of_two_frames_share_what_they_can(protocol: Protocol, tmp_pat
     wide = evaluation.sharp_embeddings("square-thumbnails").reshape(-1, 3, 14, 14)
     narrow = evaluation.sharp_embeddings("thumbnails").reshape(-1, 3, 14, 12)
     np.testing.assert_array_equal(wide[..., 1:-1], narrow)
+
+
+GATE = "gated:estimates"
+GATED = Choice(GATE, {"low": 2.1, "high": 2.7})
+
+
+def test_one_restoration_serves_all_verifiers_and_the_gate(protocol: Protocol, tmp_path: Path) -> None:
+    """A run of several equals runs of one, and restores each probe once a kernel and frame."""
+    verifiers = ("thumbnails", "narrow-thumbnails", "square-thumbnails")
+    probes, columns = len(protocol.pairs.probes), 3 + 1
+
+    def run(chosen: tuple[Choice, ...], names: tuple[str, ...], cache: str) -> Evaluation:
+        settings = Settings(chosen, tuple(map(Choice, names)), degradation=Degradation(0.01, 80), jobs=1)
+        return evaluate(protocol, toy_kernels(), settings, cache=tmp_path / cache)
+
+    def rows(csv: str, verifier: str, restorer: str) -> list[str]:
+        return [line for line in csv.splitlines() if f",{verifier},{restorer}," in line]
+
+    Estimates.faces = 0
+    joint = run((Choice("none"), Choice("estimates"), GATED), verifiers, "joint")
+    assert Estimates.faces == 2 * columns * probes  # two frames
+    together = _csv(joint)
+    cases = [("thumbnails", Choice("estimates")), ("narrow-thumbnails", GATED), ("square-thumbnails", GATED)]
+    for verifier, choice in cases:
+        alone = run((Choice("none"), choice), (verifier,), verifier)
+        separate = _csv(alone)
+        for name in ("none", choice.name):
+            assert rows(separate, verifier, name)
+            assert rows(separate, verifier, name) == rows(together, verifier, name)
+        for column in joint.columns:
+            np.testing.assert_array_equal(
+                alone.probe_embeddings(verifier, choice.name, column),
+                joint.probe_embeddings(verifier, choice.name, column),
+            )
+    # The gate passes some, blends some and restores some, so that the two restorers really differ.
+    spread = joint.spread("112x96", "estimates", "2")
+    assert spread is not None
+    assert (spread < 2.1).any()
+    assert ((spread > 2.1) & (spread < 2.7)).any()
+    plain, gated = (joint.quality("112x96", name, "2")["psnr"] for name in ("estimates", GATE))
+    blurry = joint.quality("112x96", "none", "2")["psnr"]
+    np.testing.assert_array_equal(gated[spread < 2.1], blurry[spread < 2.1])
+    np.testing.assert_array_equal(gated[spread > 2.7], plain[spread > 2.7])
+
+
+def test_a_verifier_more_computes_its_own_cells_only(protocol: Protocol, tmp_path: Path) -> None:
+    chosen = (Choice("none"), Choice("estimates"))
+    first = Settings(chosen, (Choice("thumbnails"),), jobs=1)
+    evaluate(protocol, toy_kernels(), first, cache=tmp_path)
+    both = Settings((*chosen, GATED), (Choice("thumbnails"), Choice("narrow-thumbnails")), jobs=1)
+    Thumbnails.calls = 0
+    evaluation = evaluate(protocol, toy_kernels(), both, cache=tmp_path)
+    # Sharp faces, three blurry columns, four of each restorer; the gate's quality; spreads are there.
+    assert evaluation.computed == (1 + 3 + 4 + 4) + 4 + 4
+    assert Thumbnails.calls == 4 * len(protocol.pairs.probes)  # of the gate alone
+    assert evaluate(protocol, toy_kernels(), both, cache=tmp_path).computed == 0
+
+
+@pytest.mark.parametrize("stop", [2, 5, 9])
+def test_stopped_run_of_a_group_goes_on_where_it_was(protocol: Protocol, tmp_path: Path, stop: int) -> None:
+    settings = Settings(
+        (Choice("none"), Choice("estimates"), GATED), (Choice("thumbnails"),), jobs=1, batch_size=4
+    )
+    whole = evaluate(protocol, toy_kernels(), settings, cache=tmp_path / "whole")
+    steps = 0
+
+    def interrupt(phase: str, done: int, total: int) -> None:
+        nonlocal steps
+        steps += phase.startswith("estimates") and done > 0
+        if steps == stop:
+            raise KeyboardInterrupt
+
+    Estimates.faces = 0
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(protocol, toy_kernels(), settings, cache=tmp_path / "cut", progress=interrupt)
+    resumed = evaluate(protocol, toy_kernels(), settings, cache=tmp_path / "cut")
+    assert Estimates.faces == 4 * len(protocol.pairs.probes)
+    assert _csv(resumed) == _csv(whole)
+
+
+def test_spread_is_that_of_the_estimates_and_goes_with_the_scores(protocol: Protocol, tmp_path: Path) -> None:
+    kernels = toy_kernels()
+    evaluation = evaluate(protocol, kernels, _settings("none", "estimates"), cache=tmp_path)
+    row = 3
+    picture = _picture(protocol, protocol.pairs.probes[row])
+    length = 1 + np.round(picture[:16, 8:24].mean() / 255 * 14)
+    expected = np.sqrt((length**2 - 1) / 12)  # of as many points in a row
+    spread = evaluation.spread("112x96", "estimates", "sharp")
+    assert spread is not None
+    assert spread[row] == pytest.approx(expected, abs=1e-5)
+    assert evaluation.spread("112x96", "none", "1") is None
+    lines = results.summarise(evaluation).scores["thumbnails"]
+    probe = protocol.pairs.probes[row]
+    shown = lines[(lines.restorer == "estimates") & (lines.kernel == "sharp") & (lines.probe == probe)]
+    np.testing.assert_allclose(shown["blur"], expected, atol=1e-5)
+    assert lines[lines.restorer == "none"]["blur"].isna().all()
 
 
 def test_unreadable_picture_is_a_failure_to_enrol(tmp_path: Path) -> None:

@@ -8,6 +8,8 @@ dtype('uint8')
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -188,17 +190,10 @@ class DeblurStage:
         decisions: list[Decision | None] = [None] * len(packet)
         kernels: list[Tensor | None] = [None] * len(packet)
         for chunk in packet.chunks(self.batch_size, _BATCH_PIXELS):
-            with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+            gradients = torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled())
+            with _in_memory(chunk.size), gradients:
                 batch = chunk.load()
-                try:
-                    restored, estimate = self._restore(batch, return_kernel)
-                except (torch.OutOfMemoryError, MemoryError) as error:
-                    raise _too_large(chunk.size) from error
-                except RuntimeError as error:
-                    # The CPU allocator has no exception type of its own.
-                    if "can't allocate memory" in str(error):
-                        raise _too_large(chunk.size) from error
-                    raise
+                restored, estimate = self._restore(batch, return_kernel)
                 score = None if estimate is None else kernel_spread(estimate)
                 weight = batch.new_ones(batch.shape[0])
                 if self.gate is not None and score is not None:
@@ -275,6 +270,20 @@ def _calibrated(restorer: Restorer) -> Gate | None:
 def _middle(batch: Tensor, side: int) -> Tensor:
     top, left = (max(0, (length - side) // 2) for length in batch.shape[-2:])
     return batch[..., top : top + side, left : left + side]
+
+
+@contextmanager
+def _in_memory(size: tuple[int, int]) -> Iterator[None]:
+    """Name the pictures where memory runs out, on their way in, through the network or back."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        raise _too_large(size) from error
+    except RuntimeError as error:
+        # The CPU allocator has no exception type of its own.
+        if "can't allocate memory" not in str(error):
+            raise
+        raise _too_large(size) from error
 
 
 def _too_large(size: tuple[int, int]) -> ImageError:

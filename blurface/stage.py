@@ -21,7 +21,6 @@ from .gate import Action, Gate, action, kernel_spread
 from .images import ChannelOrder, ValueRange, unpack
 from .restorers import create_restorer
 from .restorers.base import Restorer
-from .restorers.network import TILE, NetworkRestorer
 
 _BATCH_PIXELS = 2**19
 """Pixels restored at once (about 48 faces): bounds memory whatever the size of the pictures."""
@@ -216,23 +215,18 @@ class DeblurStage:
         return (packet.result(), *extras) if extras else packet.result()
 
     def _restore(self, batch: Tensor, return_kernel: bool) -> tuple[Tensor, Tensor | None]:
-        wanted = return_kernel or self.gate is not None
-        tiled = isinstance(self.restorer, NetworkRestorer) and max(batch.shape[-2:]) > TILE
-        if tiled or not wanted:
-            restored, estimate = cast(Tensor, self.restorer.restore(batch)), None
-        if wanted:
-            # A picture that is restored in tiles is scored by its middle.
-            seen = _middle(batch, TILE) if tiled else batch
+        if return_kernel or self.gate is not None:
             try:
-                both = cast("tuple[Tensor, Tensor]", self.restorer.restore(seen, return_kernel=True))
+                both = cast("tuple[Tensor, Tensor]", self.restorer.restore(batch, return_kernel=True))
             except InputError as error:
                 if return_kernel:
                     raise
                 raise InputError(
                     f"The gate cannot score with {self.restorer.name!r} ({error.message})", "Use gate=False."
                 ) from error
-            estimate = both[1]
-            restored = restored if tiled else both[0]
+            restored, estimate = both[0], cast("Tensor | None", both[1])
+        else:
+            restored, estimate = cast(Tensor, self.restorer.restore(batch)), None
         if self.differentiable and batch.requires_grad and not restored.requires_grad:
             raise InputError(f"{self.restorer.name!r} passes no gradient.", "Use differentiable=False.")
         return restored, estimate
@@ -265,11 +259,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
 def _calibrated(restorer: Restorer) -> Gate | None:
     """The thresholds of the very weights that a restorer uses."""
     return Gate.of_weights(str(getattr(restorer, "weights", None) or restorer.name))
-
-
-def _middle(batch: Tensor, side: int) -> Tensor:
-    top, left = (max(0, (length - side) // 2) for length in batch.shape[-2:])
-    return batch[..., top : top + side, left : left + side]
 
 
 @contextmanager

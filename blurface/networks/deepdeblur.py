@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .tiled import TILES, TiledFilter
+
 
 class SameConv(nn.Conv2d):
     """Convolution whose output has the input's size, even for even kernels (one more pixel before)."""
@@ -16,10 +18,36 @@ class SameConv(nn.Conv2d):
         super().__init__(inputs, outputs, size)
         before = size // 2
         self.pads = (before, size - 1 - before, before, size - 1 - before)
+        self.tiled: TiledFilter | None = None
+
+    def prepare(self) -> None:
+        """Transform the kernels for inference, where that pays."""
+        if self.weight.shape[-1] in TILES and self.bias is not None:
+            self.tiled = TiledFilter(self.weight, self.bias, TILES[self.weight.shape[-1]])
+
+    def train(self, mode: bool = True) -> SameConv:
+        """Training changes the weights, so it drops what :meth:`prepare` made of them."""
+        if mode:
+            self.tiled = None
+        return super().train(mode)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
+        if self.tiled is not None and _may_tile(x):
+            return self.tiled(x, self.pads[0])
         return super().forward(functional.pad(x, self.pads))
+
+
+def _may_tile(x: Tensor) -> bool:
+    """Whether tiles serve: no gradients, float32 on a CPU, no graph recorded, no tiny picture."""
+    return (
+        not torch.is_grad_enabled()
+        and x.device.type == "cpu"
+        and x.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and min(x.shape[-2:]) >= 32
+    )
 
 
 class Inception(nn.Module):
@@ -103,6 +131,12 @@ class DeepDeblurNet(nn.Module):
         if global_residual:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
+
+    def prepare(self) -> None:
+        """Make inference on CPUs faster; called once when the weights are final."""
+        for part in self.modules():
+            if isinstance(part, SameConv):
+                part.prepare()
 
     def features(self, x: Tensor) -> Tensor:
         """What the first Inception module sees (N, channels, H, W)."""

@@ -18,6 +18,7 @@ time.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
@@ -72,7 +73,7 @@ class Residual(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape."""
-        y: Tensor = self.second(functional.relu(self.first(functional.relu(x))))
+        y: Tensor = self.second(functional.relu(self.first(functional.relu(x)), inplace=True))
         return x + y
 
 
@@ -274,22 +275,23 @@ class _Problem:
         # multiples of 16: sizes with small factors, even in both directions
         self.size = (height + EXTENSION + -height % 16, width + EXTENSION + -width % 16)
         self.luma = luma
-        device = y.device
         self.blurry = forward_transform(_continue(y - 0.5, self.size), self.size, matrix=matrix)
-        self.energy = gradient_energy(self.size, device)
-        self.shift = shift_spectrum(self.size, WINDOW // 2, device)
+        self.grey = Spectrum(
+            (self.blurry.real * luma).sum(1, keepdim=True), (self.blurry.imag * luma).sum(1, keepdim=True)
+        )
+        # In a recorded graph the size is a value of the graph: nothing can be kept.
+        self.energy, self.shift = (_constants if matrix else _kept_constants)(self.size, y.device)
         gradients = _gradients((y * luma).sum(1, keepdim=True))
         self.gradients = forward_transform(gradients, self.size, matrix=matrix)
         power = self.gradients.power().sum(1, keepdim=True)
         # The autocorrelation and the cepstrum of the gradients: what |K|^2 looks like through a face.
         log_power = torch.log(power + 1e-3 * power.mean((2, 3), keepdim=True) + 1e-8)
         both = torch.cat([power, log_power - log_power.mean((2, 3), keepdim=True)], 1)
-        self.correlations = _unit_scale(self._window(Spectrum(both, torch.zeros_like(both))))
+        self.correlations = _unit_scale(self._cut(Spectrum(self.shift.real * both, -self.shift.imag * both)))
 
-    def _window(self, spectrum: Spectrum) -> Tensor:
-        """The 44 x 44 offsets around the origin of a spectrum's image."""
-        back = Spectrum(self.shift.real, -self.shift.imag).times(spectrum)
-        return inverse_transform(back, self.size, (WINDOW, WINDOW), matrix=self.matrix)
+    def _cut(self, moved: Spectrum) -> Tensor:
+        """The 44 x 44 offsets around the origin of a spectrum's image, moved to its corner."""
+        return inverse_transform(moved, self.size, (WINDOW, WINDOW), matrix=self.matrix)
 
     def kernel_maps(self, image: Tensor, edges: Tensor, regulariser: Tensor) -> Tensor:
         """Two quotients, autocorrelation and cepstrum (N, 4, 44, 44), each of unit RMS."""
@@ -302,7 +304,8 @@ class _Problem:
         inverse = 1 / (
             power + regulariser.exp()[None, :, None, None] * (power.mean((2, 3), keepdim=True) + 1e-6)
         )
-        quotient = self._window(Spectrum(numerator.real * inverse, numerator.imag * inverse))
+        moved = self.shift.conj_times(numerator)
+        quotient = self._cut(Spectrum(moved.real * inverse, moved.imag * inverse))
         return torch.cat([_unit_scale(quotient), self.correlations], 1)
 
     def deconvolve(self, kernel: Tensor, log_regularisers: Tensor) -> tuple[Tensor, Tensor]:
@@ -312,11 +315,7 @@ class _Problem:
         weights = log_regularisers.exp()[:, :, :, None, None]
         inverse = 1 / (transfer.power() + weights[:, :, 0] * self.energy + weights[:, :, 1])
         straight = transfer.conj_times(self.blurry)
-        blurry = self.blurry
-        grey = Spectrum(
-            (blurry.real * self.luma).sum(1, keepdim=True), (blurry.imag * self.luma).sum(1, keepdim=True)
-        )
-        turned = transfer.times(grey)
+        turned = transfer.times(self.grey)
         first, second = inverse[:, :1], inverse[:, 1:]
         stacked = Spectrum(
             torch.cat([straight.real * first, straight.real * second, turned.real * second], 1),
@@ -324,6 +323,17 @@ class _Problem:
         )
         images = inverse_transform(stacked, self.size, self.shape, matrix=self.matrix) + 0.5
         return images[:, :6], images[:, 6:]
+
+
+def _constants(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Spectrum]:
+    return gradient_energy(size, device), shift_spectrum(size, WINDOW // 2, device)
+
+
+@lru_cache(maxsize=16)
+def _kept_constants(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Spectrum]:
+    # Normal tensors, whoever asks first: those of inference mode would be of no use to training.
+    with torch.inference_mode(False):
+        return _constants(size, device)
 
 
 def _gradients(grey: Tensor) -> Tensor:

@@ -47,7 +47,7 @@ def forward_transform(image: Tensor, size: tuple[int, int], *, matrix: bool) -> 
     """Transform of an image, padded with zeros after its last row and column to ``size`` (W even)."""
     if not matrix:
         spectrum = torch.fft.rfft2(image, s=size)
-        return Spectrum(spectrum.real, spectrum.imag)
+        return Spectrum(spectrum.real.contiguous(), spectrum.imag.contiguous())
     height, width = size
     device = image.device
     across_c, across_s = _table(
@@ -67,8 +67,10 @@ def inverse_transform(
     """First ``cut`` rows and columns of the real image of ``size`` (W even) with this half spectrum."""
     height, width = size
     if not matrix:
-        image: Tensor = torch.fft.irfft2(torch.complex(spectrum.real, spectrum.imag), s=size)
-        return image[..., : cut[0], : cut[1]]
+        # The rows that are cut away need no second transform.
+        rows = torch.fft.ifft(torch.complex(spectrum.real, spectrum.imag), dim=-2)[..., : cut[0], :]
+        image: Tensor = torch.fft.irfft(rows, width)
+        return image[..., : cut[1]]
     device = spectrum.real.device
     down_c, down_s = _table(torch.arange(cut[0], device=device), torch.arange(height, device=device), height)
     frequency = torch.arange(width // 2 + 1, device=device)

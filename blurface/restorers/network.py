@@ -12,14 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..tiles import restore_in_tiles
 from ..weights import bf16_is_fast, load_model, model_digest
 from .base import Restorer
-
-TILE = 384
-"""Pictures with a longer side are cut into tiles of this size."""
-
-OVERLAP = 64
-"""Pixels that neighbouring tiles share; they are blended there."""
 
 
 class NetworkRestorer(Restorer):
@@ -57,6 +52,9 @@ class NetworkRestorer(Restorer):
         module, self.note = load_model(self.weights)
         self.module: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = bf16_is_fast(self.device) if precision == "auto" else precision == "bfloat16"
+        prepare = getattr(self.module, "prepare", None)
+        if prepare is not None and self.device.type == "cpu" and not self.bf16:
+            prepare()
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision that the network runs in."""
@@ -67,27 +65,17 @@ class NetworkRestorer(Restorer):
     ) -> tuple[Tensor, Tensor | None]:
         gradients = torch.is_grad_enabled() and batch.requires_grad
         with nullcontext() if gradients else torch.inference_mode(), self.autocast():
-            if max(batch.shape[-2:]) > TILE:
-                return self._tiled(batch), None
-            batch = batch.contiguous(memory_format=torch.channels_last)
             if return_kernel and self.estimates_kernel:
-                restored, estimate = self.module(batch, return_kernel=True)
-                return restored.float(), estimate.float()
-            return self.module(batch).float(), None
+                return restore_in_tiles(batch, self._with_kernel)
+            return restore_in_tiles(batch, self._alone)
 
-    def _tiled(self, batch: Tensor) -> Tensor:
-        """Overlapping tiles, blended by weights that fall linearly towards a tile's border."""
-        height, width = batch.shape[-2:]
-        total = torch.zeros_like(batch)
-        weight = batch.new_zeros(1, 1, height, width)
-        for top in _starts(height):
-            for left in _starts(width):
-                tile = batch[..., top : top + TILE, left : left + TILE]
-                restored = self.module(tile.contiguous(memory_format=torch.channels_last)).float().clamp(0, 1)
-                ramp = _ramp(tile.shape[-2], batch)[:, None] * _ramp(tile.shape[-1], batch)[None, :]
-                total[..., top : top + TILE, left : left + TILE] += restored * ramp
-                weight[..., top : top + TILE, left : left + TILE] += ramp
-        return total / weight
+    def _alone(self, batch: Tensor) -> tuple[Tensor, None]:
+        return self.module(batch.contiguous(memory_format=torch.channels_last)).float(), None
+
+    def _with_kernel(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        restored, estimate = self.module(batch, return_kernel=True)
+        return restored.float(), estimate.float()
 
     def options(self) -> dict[str, Any]:
         """Precision; the weights are part of the fingerprint."""
@@ -104,26 +92,14 @@ class NetworkRestorer(Restorer):
         from torch.utils.flop_counter import FlopCounterMode
 
         counter = FlopCounterMode(display=False)
-        with counter, torch.no_grad():
+        # With gradients: the network as it is defined, whatever inference makes of it.
+        with counter, torch.enable_grad():
             self.module(torch.zeros(1, 3, height, width, device=self.device))
         return float(counter.get_total_flops()) / 1e9
 
     def parameters(self) -> int:
         """Trainable parameters."""
         return sum(p.numel() for p in self.module.parameters())
-
-
-def _starts(length: int) -> list[int]:
-    if length <= TILE:
-        return [0]
-    last = length - TILE
-    count = -(-last // (TILE - OVERLAP))
-    return [round(index * last / count) for index in range(count + 1)]
-
-
-def _ramp(length: int, like: Tensor) -> Tensor:
-    distance = torch.arange(length, device=like.device, dtype=like.dtype)
-    return (torch.minimum(distance, distance.flip(0)) + 1).clamp(max=OVERLAP / 2)
 
 
 class Fast(NetworkRestorer):

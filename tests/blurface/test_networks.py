@@ -14,7 +14,7 @@ from blurface.errors import UnknownNameError, WeightsError
 from blurface.kernels.convolve import blur
 from blurface.kernels.gaussian_process import sample_kernels
 from blurface.networks import build_network
-from blurface.networks.deepdeblur import DeepDeblurNet, Inception
+from blurface.networks.deepdeblur import DeepDeblurNet, Inception, SameConv
 from blurface.networks.fast import WINDOW, FastNet, _Problem
 from blurface.networks.fourier import Spectrum, forward_transform, inverse_transform, shift_spectrum
 from blurface.weights import load_model, save_model
@@ -177,3 +177,27 @@ def test_weights_round_trip_and_refusals(tmp_path: Path) -> None:
         load_model(tmp_path / "missing.safetensors")
     with pytest.raises(UnknownNameError, match="blurface train"):
         load_model("nonesuch")
+
+
+@pytest.mark.parametrize("size", [7, 14])
+@pytest.mark.parametrize(("height", "width"), [(112, 96), (32, 33), (41, 70)])
+def test_convolution_in_tiles_is_the_convolution(size: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    layer = SameConv(5, 6, size).eval()
+    x = torch.randn(2, 5, height, width)
+    with torch.no_grad():
+        expected = layer.double()(x.double()).float()
+        layer.float().prepare()
+        assert layer.tiled is not None
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=0)
+        small = layer(x[..., :20, :20])  # directly: no tile is filled
+    assert small.shape == (2, 6, 20, 20)
+    assert layer(x.requires_grad_()).requires_grad
+    layer.train()
+    assert layer.tiled is None
+
+
+def test_small_kernels_are_never_tiled() -> None:
+    layer = SameConv(2, 2, 5).eval()
+    layer.prepare()
+    assert layer.tiled is None

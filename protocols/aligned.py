@@ -192,6 +192,7 @@ def _build(
     fallback = np.zeros(len(images), bool)
     try:
         pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(images), side, side, 3))
+        _reserve(temporary)
         progress("aligning", 0, len(images))
         for i, image in enumerate(images):
             if not unread[i]:
@@ -222,6 +223,16 @@ def _build(
     notes: dict[str, NDArray[Any]] = {f"invented {frame}": share for frame, share in invented.items()}
     notes |= {"fallback": fallback, "unread": unread, "sha256": np.array(digest)}
     CellStore(folder).save(key, notes)
+
+
+def _reserve(path: Path) -> None:
+    """Take a file's space on the disk now: writing to a mapped file on a full disk ends the process."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            try:
+                os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _outside(matrix: NDArray[np.float64], size: tuple[int, ...], margin: int) -> NDArray[np.bool_]:

@@ -21,7 +21,7 @@ from verification import statistics
 from .results import Summary, slug
 from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
-from .tables import Column, Table, Value
+from .tables import Column, Table, shown_p
 
 Decision = Literal["decision", "decision_fixed"]
 Floats = NDArray[np.float64]
@@ -134,13 +134,6 @@ def harm_table(summary: Summary, verifier: str) -> Table:
         "Kernel sharp: probes that were not blurred."
     )
     return table
-
-
-def shown_p(value: float) -> Value:
-    """A p-value as tables show it; None where there is none."""
-    if np.isnan(value):
-        return None
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
 
 
 def _totals(parts: Sequence[Harm]) -> tuple[int, int, int, int, int]:
@@ -335,6 +328,40 @@ def _left(ordered: Floats) -> Floats:
     """Mean of what is left after the first k are gone, k = 0 .. N - 1."""
     tail: Floats = ordered[::-1].cumsum()[::-1]
     return tail / np.arange(len(ordered), 0, -1)
+
+
+def reject_curves(summary: Summary, verifier: str) -> tuple[str, dict[str, RejectCurve]]:
+    """Error against reject over all probes of a run, blurred and sharp.
+
+    Probes are refused by the gate's score, the spread of the kernel that a restorer estimates; decisions
+    are those at the threshold of the sharp pairs.
+
+    Returns
+    -------
+    str, dict of str to RejectCurve
+        The restorer that estimates, and curves of the probes as they are (``"none"``) and as it and
+        those that share its score restore them.
+
+    Raises
+    ------
+    InputError
+        If no restorer of the run gave a score.
+    """
+    scores = scores_of(summary, verifier)
+    scored = scores[scores["blur"].notna()] if "blur" in scores.columns else scores[:0]
+    names = [name for name in summary.restorers if (scored["restorer"] == name).any()]
+    if not names:
+        raise InputError("No restorer of the run estimates kernels.", "Run one that does: fast.")
+    kernels = [*summary.kernels, SHARP]
+    own = [cell(scores, names[0], kernel) for kernel in kernels]
+    blur = np.concatenate([lines["blur"].to_numpy(np.float64) for lines in own])
+    blur[np.isnan(blur)] = np.inf  # pictures that could not be read go first
+    curves = {}
+    for name in (CONTROL, *names):
+        lines = [cell(scores, name, kernel) for kernel in kernels]
+        wrong = [each["decision_fixed"].to_numpy(bool) != each["genuine"].to_numpy(bool) for each in lines]
+        curves[name] = error_against_reject(np.concatenate(wrong), blur)
+    return names[0], curves
 
 
 def reject_table(curves: Mapping[str, RejectCurve], name: str, title: str) -> Table:

@@ -8,7 +8,6 @@ second definition of a run.
 from __future__ import annotations
 
 import dataclasses
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from blurface.errors import DataError
-from blurface.kernels import KernelSet
+from blurface.kernels import KernelSet, join_kernel_sets
+from blurface.kernels.base import Centre
 
 from . import results
 from .datasets import Protocol, create_protocol
 from .degradation import Degradation
+from .record import places, run_record, unhide
 from .reduced import reduced
 from .results import Summary
 from .runner import Choice, Progress, Settings, evaluate
@@ -74,7 +75,7 @@ class Experiment:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any], data_root: Path | None = None) -> Experiment:
-        """What a finished run was, from its ``run.json``.
+        """What a finished run was, from its ``run.json`` as :func:`protocols.run_folder.read_run` reads it.
 
         Parameters
         ----------
@@ -88,10 +89,12 @@ class Experiment:
             If the record does not say what was run.
         """
         try:
-            options = record["options"]
-            about = record["about"]
-            chosen = about.get("restorer_options", {})
+            known = record.get("places", {})
+            options = unhide(record["options"], known)
+            chosen = unhide(record["about"].get("restorer_options", {}), known)
             root = options.get("data_root")
+            # A name for a folder that is not on this machine.
+            root = None if root == "DATA" else root
             return cls(
                 pairs=str(options["pairs"]),
                 data_root=data_root or (Path(root) if root else None),
@@ -125,9 +128,8 @@ class Experiment:
 
     def kernels(self) -> tuple[KernelSet, dict[str, str]]:
         """All kernels as one set, and the set that each comes from."""
-        from .commands.verify import join_kernel_sets
-
-        return join_kernel_sets(self.kernel_sets, self.kernel_centre, self.data_root)
+        centre: Centre = "published" if self.kernel_centre == "published" else "mass"
+        return join_kernel_sets(self.kernel_sets, centre, self.data_root)
 
     def degradation(self) -> Degradation:
         """Noise and JPEG."""
@@ -188,8 +190,6 @@ class Experiment:
         cache : Path, optional
         progress : callable
         """
-        from .commands.verify import run_record
-
         began = time.time()
         kernels, origin = self.kernels()
         evaluation = evaluate(self.protocol(), kernels, self.settings(), cache=cache, progress=progress)
@@ -197,11 +197,6 @@ class Experiment:
             evaluation, mean_subtraction=self.mean_subtraction, seed=self.seed, kernel_sets=origin
         )
         if out is not None:
-            record = {
-                "command": ["blurface", *sys.argv[1:]],
-                "options": self.options(),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-                "seconds": round(time.time() - began, 1),
-            }
-            results.write(summary, results.tables(summary), out, record | run_record(evaluation))
+            record = run_record(self.options(), began, evaluation)
+            results.write(summary, results.tables(summary), out, record, places(self.data_root))
         return summary

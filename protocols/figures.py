@@ -488,12 +488,13 @@ def reject_curves(curves: Mapping[str, RejectCurve], note: str = "") -> Figure:
     axis = figure.subplots()
     for name, curve in curves.items():
         style = look(name, names)
-        every = max(1, len(curve.reject) // 12)
-        shown = curve.reject <= 0.9
+        shown = np.flatnonzero(curve.reject <= 0.9)
+        # A run has tens of thousands of probes; a page needs a few hundred points of them.
+        shown = shown[np.unique(np.linspace(0, len(shown) - 1, 300).round().astype(int))]
         axis.plot(
             curve.reject[shown] * 100,
             curve.error[shown] * 100,
-            markevery=every,
+            markevery=max(1, len(shown) // 12),
             label=label(name),
             **{**style, "markersize": 4},
         )

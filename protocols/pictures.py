@@ -8,7 +8,7 @@ are not made and :class:`PicturesUnavailable` says why.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,6 @@ from torch import Tensor
 
 from blurface import assets
 from blurface.errors import BlurfaceError, DataError
-from blurface.gate import kernel_spread
 from blurface.kernels import Kernel, KernelSet
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
@@ -123,21 +122,6 @@ class Pictures:
         assert isinstance(result, Tensor)
         return _pictures(to_bytes(result))
 
-    def estimated_kernels(self, images: list[str], kernel: str, restorer: str) -> Tensor:
-        """(N, K, K) kernels that a restorer estimates from the blurry probes.
-
-        Raises
-        ------
-        InputError
-            If it makes no estimate.
-        """
-        with torch.inference_mode():
-            made = self.restorer(restorer).restore(
-                from_bytes(self._blurry(images, kernel)), return_kernel=True
-            )
-        assert isinstance(made, tuple)
-        return made[1]
-
     def restorer(self, name: str) -> Restorer:
         """The restorer, with the experiment's options."""
         if name not in self._restorers:
@@ -233,35 +217,6 @@ def check_restorer(run: Run, pictures: Pictures, name: str) -> None:
             f"{name} is no longer the one that was measured: its {' and '.join(changed) or 'parts'} changed.",
             "Run the same blurface verify command again.",
         )
-
-
-def blur_scores(
-    pictures: Pictures, samples: Sequence[tuple[str, str]], restorer: str, batch: int = 32
-) -> NDArray[np.float64]:
-    """How blurred the gate takes probes to be: the spread of the kernels that a restorer estimates.
-
-    Parameters
-    ----------
-    pictures : Pictures
-    samples : sequence of (str, str)
-        Probe and kernel.
-    restorer : str
-        One that estimates kernels.
-    batch : int
-
-    Returns
-    -------
-    ndarray
-        (samples,) pixels; see :func:`blurface.gate.kernel_spread`.
-    """
-    scores = np.empty(len(samples))
-    for kernel in dict.fromkeys(name for _, name in samples):
-        rows = [i for i, (_, name) in enumerate(samples) if name == kernel]
-        for start in range(0, len(rows), batch):
-            part = rows[start : start + batch]
-            images = [samples[i][0] for i in part]
-            scores[part] = kernel_spread(pictures.estimated_kernels(images, kernel, restorer)).numpy()
-    return scores
 
 
 def _naming(protocol: Protocol, images: set[str]) -> Protocol:

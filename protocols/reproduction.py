@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from verification import statistics
 
 from . import paper
-from .analysis import pair_shares, shown_p
+from .analysis import pair_shares
 from .results import MEAN, Summary, clustered_mcnemar, slug
 from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
-from .tables import Column, Table, Value
+from .tables import Column, Table, Value, shown_p
 from .timing import Timing
 
 HERE, PAPER = "here", "paper"

@@ -5,6 +5,7 @@ Everything here is a function of stored cells; it computes no picture and no emb
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 import math
@@ -21,9 +22,10 @@ from scipy import stats
 from verification import scoring, statistics
 
 from . import quality
+from .record import LOCAL, Places, hide
 from .runner import CONTROL, SHARP, Evaluation
 from .store import write_atomic
-from .tables import Column, Table, Value
+from .tables import Column, Table, Value, shown_p
 
 MEAN = "mean"
 """Name of the column over all kernels of a run (without ``sharp``)."""
@@ -559,12 +561,6 @@ def _interval(row: Row | None, scale: float = 100, digits: int = 2) -> Value:
     return f"{row.ci_low * scale:.{digits}f} to {row.ci_high * scale:.{digits}f}"
 
 
-def _p_value(value: float) -> Value:
-    if math.isnan(value):
-        return None
-    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
-
-
 def _accuracy_table(summary: Summary, verifier: str) -> Table:
     columns = [Column("Restorer")]
     columns += [Column(kernel, 2, 100, "high") for kernel in summary.kernels]
@@ -590,7 +586,7 @@ def _accuracy_table(summary: Summary, verifier: str) -> Table:
             value("accuracy"),
             _interval(summary.row(verifier, restorer, MEAN, "accuracy")),
             value("recovered_share"),
-            _p_value(value("mcnemar_p")),
+            shown_p(value("mcnemar_p")),
             value("psnr"),
             value("ssim"),
         )
@@ -711,7 +707,7 @@ def _sharp_table(summary: Summary, verifier: str) -> Table:
             value("accuracy"),
             _interval(summary.row(verifier, restorer, SHARP, "accuracy")),
             math.nan if control else value("accuracy") - plain,
-            _p_value(value("mcnemar_p")),
+            shown_p(value("mcnemar_p")),
             value("accuracy_fixed"),
             math.nan if control else value("psnr"),
             math.nan if control else value("ssim"),
@@ -722,7 +718,9 @@ def _sharp_table(summary: Summary, verifier: str) -> Table:
     return table
 
 
-def write(summary: Summary, made: Iterable[Table], folder: Path, record: Mapping[str, Any]) -> list[Path]:
+def write(
+    summary: Summary, made: Iterable[Table], folder: Path, record: Mapping[str, Any], known: Places
+) -> list[Path]:
     """Write ``results.csv``, ``results.json``, ``scores/``, ``tables/`` and ``run.json``, each atomically.
 
     Parameters
@@ -733,6 +731,8 @@ def write(summary: Summary, made: Iterable[Table], folder: Path, record: Mapping
         Created where missing.
     record : mapping
         ``run.json``: command, versions, machine, times. Everything else is a function of the figures.
+    known : dict
+        Folders of this machine that are written by name (:func:`protocols.record.places`).
     """
     written: list[Path] = []
 
@@ -740,16 +740,21 @@ def write(summary: Summary, made: Iterable[Table], folder: Path, record: Mapping
         write_atomic(folder / name, content)
         written.append(folder / name)
 
-    put("results.csv", results_csv(summary.rows))
-    put("results.json", results_json(summary))
+    about = hide(summary.about, known)
+    rows = [dataclasses.replace(row, kernel_set=hide(row.kernel_set, known)) for row in summary.rows]
+    shown = dataclasses.replace(summary, rows=rows, about=about, _index={})
+    put("results.csv", results_csv(rows))
+    put("results.json", results_json(shown))
     for verifier, frame in summary.scores.items():
         stream = io.BytesIO()
         frame.to_parquet(stream, index=False)
         put(f"scores/{slug(verifier)}.parquet", stream.getvalue())
     for table in made:
-        written += table.write(folder / "tables")
+        plain = dataclasses.replace(table, title=hide(table.title, known), notes=hide(table.notes, known))
+        written += plain.write(folder / "tables")
+    put(LOCAL, json.dumps(known, indent=1) + "\n")
     # Last: where it is there, the rest is complete.
-    put("run.json", json.dumps({**record, "about": summary.about}, indent=2, default=str) + "\n")
+    put("run.json", json.dumps({**hide(dict(record), known), "about": about}, indent=2, default=str) + "\n")
     return written
 
 

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .analysis import shown_p
 from .experiments import Experiment
 from .results import MEAN, Summary, slug
 from .runner import CONTROL
-from .tables import Column, Table
+from .tables import Column, Table, shown_p
 
 NOISES = (0.0, 0.01, 0.02, 0.05)
 """Standard deviations on the scale of [0, 1]; 0.01 is a well-lit sensor, 0.05 a dark one."""

@@ -17,6 +17,7 @@ import pandas as pd
 
 from blurface.errors import DataError
 
+from .record import read_places
 from .results import COLUMNS, MEAN, Row, Summary, slug
 from .runner import CONTROL, SHARP
 
@@ -46,7 +47,8 @@ class Run:
     ----------
     folder : Path
     record : dict
-        ``run.json``: command, options, versions, machine, fingerprints.
+        ``run.json``: command, options, versions, machine, fingerprints; and as ``places`` where the
+        folders lie that it names.
     summary : Summary
         Rows, scores and conditions, as when the run had just finished.
     """
@@ -125,7 +127,7 @@ def read_run(folder: Path) -> Run:
     scores = {verifier: _read_scores(path) for verifier, path in paths.items() if path.exists()}
     kernels = [name for name in _in_order(row.kernel for row in rows) if name not in (SHARP, MEAN)]
     summary = Summary(rows, scores, about, verifiers, _in_order(row.restorer for row in rows), kernels)
-    return Run(folder, record, summary)
+    return Run(folder, {**record, "places": read_places(folder)}, summary)
 
 
 def _row(entry: dict[str, Any]) -> Row:

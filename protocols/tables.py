@@ -223,6 +223,13 @@ class Table:
         ]
 
 
+def shown_p(value: float) -> str | None:
+    """A p-value as tables show it; None where there is none."""
+    if math.isnan(value):
+        return None
+    return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
 def latex_escape(text: str) -> str:
     """Text with LaTeX's special characters escaped."""
     return "".join(_LATEX.get(character, character) for character in text).replace("∞", r"$\infty$")

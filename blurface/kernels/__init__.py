@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from ..registry import Registry
-from .base import Kernel, KernelSet, centre_by_mass, centre_of_mass, check_psf, rms_radius
+from .base import Centre, Kernel, KernelSet, centre_by_mass, centre_of_mass, check_psf, rms_radius
 
 __all__ = [
     "Kernel",
@@ -16,6 +17,7 @@ __all__ = [
     "centre_of_mass",
     "check_psf",
     "create_kernel_set",
+    "join_kernel_sets",
     "kernel_sets",
     "rms_radius",
 ]
@@ -56,3 +58,34 @@ def create_kernel_set(name: str, data_root: Path | None = None, **options: Any) 
     if data_root is not None and "data_root" in inspect.signature(kernel_sets.entry(name).load()).parameters:
         options["data_root"] = data_root
     return kernel_sets.create(name, **options)
+
+
+def join_kernel_sets(
+    names: Sequence[str], centre: Centre, data_root: Path | None = None
+) -> tuple[KernelSet, dict[str, str]]:
+    """One kernel set of several, and the set that each kernel comes from.
+
+    Where two sets name a kernel alike, all names get their set's before them.
+
+    Parameters
+    ----------
+    names : sequence of str
+        As :func:`create_kernel_set` takes them.
+    centre : {"mass", "published"}
+        See :meth:`KernelSet.centred`.
+    data_root : Path, optional
+    """
+    sets = [create_kernel_set(name, data_root).centred(centre) for name in names]
+    every = [kernel.name for each in sets for kernel in each.kernels]
+    clash = len(set(every)) < len(every)
+    named = [
+        (f"{each.name}/{kernel.name}" if clash and len(sets) > 1 else kernel.name, kernel, each.name)
+        for each in sets
+        for kernel in each.kernels
+    ]
+    origin = {name: set_name for name, _, set_name in named}
+    if len(sets) == 1:
+        return sets[0], origin
+    kernels = tuple(Kernel(name, kernel.psf) for name, kernel, _ in named)
+    source = "; ".join(each.source for each in sets)
+    return KernelSet("+".join(each.name for each in sets), kernels, source, sets[0].centre), origin

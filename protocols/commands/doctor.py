@@ -42,7 +42,6 @@ EXTRAS = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
     "ray": ("ray",),
-    "report": ("jinja2",),
 }
 CPU_FLAGS = (
     "avx2",

@@ -68,13 +68,6 @@ Drawn = tuple[str, "Figure | Table"]
     "--faces", type=click.IntRange(min=1), default=4, show_default=True, help="In figures 10 and 11."
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of kernels and the choice of faces.")
-@click.option(
-    "--samples",
-    type=click.IntRange(min=10),
-    default=400,
-    show_default=True,
-    help="Probes of the reject curve, over all kernels.",
-)
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def figures(
     runs: tuple[Path, ...],
@@ -86,7 +79,6 @@ def figures(
     models: tuple[str, ...],
     faces: int,
     seed: int,
-    samples: int,
     quiet: bool,
 ) -> None:
     """Draw figures into OUT, as PNG for pages and SVG for print.
@@ -113,7 +105,6 @@ def figures(
         parse_models(models),
         faces,
         seed,
-        samples,
         not restorers,
     )
     failed = []
@@ -144,7 +135,6 @@ class Artist:
         models: dict[str, Path],
         faces: int,
         seed: int,
-        samples: int,
         usual: bool = True,
     ) -> None:
         self.usual = usual
@@ -154,7 +144,6 @@ class Artist:
         self.models = models
         self.faces = faces
         self.seed = seed
-        self.samples = samples
         self._pictures: dict[str, Pictures] = {}
 
     def draw(self, which: str) -> Iterator[Drawn]:
@@ -363,50 +352,19 @@ class Artist:
 
     def _reject(self, run: Run, verifier: str) -> Iterator[Drawn]:
         """Error against reject, by the spread of the kernels that a restorer of the run estimates."""
-        import numpy as np
-
-        from blurface.restorers import restorers
-        from protocols.analysis import error_against_reject, reject_table
-        from protocols.figures import reject_curves
-        from protocols.pictures import blur_scores, check_restorer, pictures_of_run
+        from protocols import figures
+        from protocols.analysis import reject_curves, reject_table
         from protocols.results import slug
-        from protocols.run_folder import scores_of
-        from protocols.runner import CONTROL
 
-        names = [
-            name for name in run.restored if getattr(restorers.entry(name).load(), "estimates_kernel", False)
-        ]
-        if not names:
-            raise InputError(f"No restorer of {run.name} estimates kernels.", "Run one that does: fast.")
-        name = names[0]
-        scores = scores_of(run.summary, verifier)
-        lines = scores[(scores["restorer"] == name) & scores["kernel"].isin([*run.summary.kernels, "sharp"])]
-        lines = lines.reset_index(drop=True)
-        if len(lines) > self.samples:
-            rng = np.random.default_rng(self.seed)
-            lines = lines.iloc[np.sort(rng.choice(len(lines), self.samples, replace=False))]
-        samples = list(zip(lines["probe"].astype(str), lines["kernel"].astype(str), strict=True))
-        pictures = pictures_of_run(
-            run, {image for image, _ in samples}, verifier=verifier, data_root=self.data_root
-        )
-        check_restorer(run, pictures, name)
-        blur = blur_scores(pictures, samples, name)
-        control = scores[scores["restorer"] == CONTROL].set_index(["pair", "kernel"])["decision_fixed"]
-        keys = list(zip(lines["pair"], lines["kernel"].astype(str), strict=True))
-        genuine = lines["genuine"].to_numpy(bool)
-        decided = {
-            CONTROL: np.array([bool(control.loc[key]) for key in keys]),
-            name: lines["decision_fixed"].to_numpy(bool),
-        }
-        curves = {key: error_against_reject(value != genuine, blur) for key, value in decided.items()}
+        name, curves = reject_curves(run.summary, verifier)
         note = (
-            f"{len(samples):,} probes of {run.protocol} over all kernels and sharp, {verifier}, threshold of "
-            f"the sharp pairs; blur: spread of the kernel that {name} estimates"
+            f"{run.summary.about.get('pairs', 0):,} pairs of {run.protocol} under each kernel and without "
+            f"blur, {verifier}, threshold of the sharp pairs; blur: spread of the kernels that {name} finds"
         )
-        title = f"Error against reject: {note}"
         suffix = "" if len(self.runs) == 1 else f"-{run.name}"
+        title = f"Error against reject: {note}"
         yield "error-reject", reject_table(curves, f"error-reject-{slug(verifier)}{suffix}", title)
-        yield "error-reject", reject_curves(curves, note)
+        yield "error-reject", figures.reject_curves(curves, note)
 
     def _robustness(self) -> Iterator[Drawn]:
         from protocols.figures import lines_against, value_grid

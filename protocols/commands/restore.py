@@ -157,7 +157,9 @@ _WORDS = ("restored", "blended", "passed", "skipped", "failed")
 
 def _locally(jobs: list[Job], recipe: Recipe, options: Options, batch_size: int | None) -> Iterator[Outcome]:
     from blurface.collection import restore_jobs
+    from blurface.memory import keep_freed_memory
 
+    keep_freed_memory()
     return restore_jobs(jobs, recipe(), options, batch_size=batch_size or 32)
 
 

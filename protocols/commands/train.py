@@ -103,11 +103,13 @@ def train(
     import torch
     from rich.console import Console
 
+    from blurface.memory import keep_freed_memory
     from blurface.stage import resolve_device
     from blurface.training.config import read_config
     from blurface.training.loop import Trainer
     from blurface.training.sources import read_faces
 
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     device = str(resolve_device(device))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 import sys
 import time
 from pathlib import Path
@@ -14,9 +13,8 @@ import click
 from blurface.errors import InputError
 
 if TYPE_CHECKING:
-    from blurface.kernels import KernelSet
+    from blurface.kernels.base import Centre
     from protocols.datasets import Protocol
-    from protocols.runner import Evaluation
 
 
 @click.command()
@@ -132,8 +130,10 @@ def verify(
     of the same command computes nothing. Exit status 1 if pictures of the benchmark could not be read.
     """
     from blurface import assets
+    from blurface.kernels import join_kernel_sets
     from protocols import results
     from protocols.degradation import Degradation
+    from protocols.record import places, run_record
     from protocols.runner import Choice, Settings, evaluate
 
     from .progress import PhaseProgress, duration
@@ -152,7 +152,8 @@ def verify(
     )
     if out is not None:
         check_writable(out)
-    kernels, origin = join_kernel_sets(kernel_sets, kernel_centre, data_root)
+    centre: Centre = "published" if kernel_centre == "published" else "mass"
+    kernels, origin = join_kernel_sets(kernel_sets, centre, data_root)
     protocol = open_protocol(pairs, crops, data_root)
     if subset is not None and subset < len(protocol.pairs):
         protocol = protocol.subset(subset, seed)
@@ -175,16 +176,8 @@ def verify(
             err=True,
         )
     if out is not None:
-        record = {
-            "command": ["blurface", *sys.argv[1:]],
-            "options": {
-                key: (str(value) if isinstance(value, Path) else value)
-                for key, value in click.get_current_context().params.items()
-            },
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
-            "seconds": round(spent, 1),
-        }
-        results.write(summary, tables, out, record | run_record(evaluation))
+        record = run_record(click.get_current_context().params, began, evaluation)
+        results.write(summary, tables, out, record, places(data_root))
         click.echo(f"Results written to {out}.", err=True)
     if unreadable := evaluation.faces.unreadable_images:
         click.echo(
@@ -261,74 +254,3 @@ def check_writable(folder: Path) -> None:
     probe = folder / ".writable"
     write_atomic(probe, "")
     probe.unlink()
-
-
-def join_kernel_sets(
-    names: tuple[str, ...], centre: str, data_root: Path | None
-) -> tuple[KernelSet, dict[str, str]]:
-    """One kernel set of several, and the set that each kernel comes from.
-
-    Where two sets name a kernel alike, all names get their set's before them.
-    """
-    from blurface.kernels import Kernel, KernelSet, create_kernel_set
-
-    sets = [create_kernel_set(name, data_root) for name in names]
-    sets = [each.centred("mass" if centre == "mass" else "published") for each in sets]
-    every = [kernel.name for each in sets for kernel in each.kernels]
-    clash = len(set(every)) < len(every)
-    named = [
-        (f"{each.name}/{kernel.name}" if clash and len(sets) > 1 else kernel.name, kernel, each.name)
-        for each in sets
-        for kernel in each.kernels
-    ]
-    origin = {name: set_name for name, _, set_name in named}
-    if len(sets) == 1:
-        return sets[0], origin
-    kernels = tuple(Kernel(name, kernel.psf) for name, kernel, _ in named)
-    source = "; ".join(each.source for each in sets)
-    return KernelSet("+".join(each.name for each in sets), kernels, source, sets[0].centre), origin
-
-
-def run_record(evaluation: Evaluation) -> dict[str, Any]:
-    """Versions, machine, fingerprints and times for ``run.json``."""
-    import importlib.metadata
-
-    import torch
-
-    from blurface import __version__
-    from protocols.processes import processors
-
-    versions = {"blurface": __version__, "python": platform.python_version()}
-    for name in ("torch", "torchvision", "facenet-pytorch", "numpy", "scipy", "scikit-image", "pillow"):
-        try:
-            versions[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            versions[name] = "not installed"
-    device = evaluation.settings.device
-    machine = {
-        "system": platform.platform(),
-        "processor": processor_name(),
-        "processors": processors(),
-        "device": torch.cuda.get_device_name(device) if torch.device(device).type == "cuda" else device,
-    }
-    return {
-        "versions": versions,
-        "machine": machine,
-        "fingerprints": evaluation.fingerprints,
-        "cells": {"computed": evaluation.computed, "reused": evaluation.reused},
-        "processor_seconds": {
-            k: round(v, 2) for k, v in evaluation.seconds.items() if not k.startswith("wall")
-        },
-        "wall_seconds": {k: round(v, 2) for k, v in evaluation.seconds.items() if k.startswith("wall")},
-    }
-
-
-def processor_name() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    except OSError:
-        pass
-    return platform.processor() or platform.machine()

@@ -11,17 +11,26 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from blurface.errors import BlurfaceError
+from blurface.errors import BlurfaceError, InputError
 from blurface.restorers import restorers
 
 from .. import figures
-from ..analysis import RankedPair, blur_extents, harm_table, ranked_pairs, shown_p
+from ..analysis import (
+    RankedPair,
+    RejectCurve,
+    blur_extents,
+    harm_table,
+    ranked_pairs,
+    reject_curves,
+    reject_table,
+)
 from ..experiments import Experiment
 from ..pictures import Pictures, PicturesUnavailable, check_restorer, pictures_of_run
 from ..results import DEFINITIONS, MEAN, slug, tables
 from ..run_folder import Run
 from ..runner import CONTROL, SHARP
 from ..store import write_atomic
+from ..tables import shown_p
 from .markup import Html, data_table, escape, facts, join, picture, tag, vector
 
 FILE = "report.html"
@@ -342,6 +351,13 @@ def _plots(run: Run, verifier: str) -> list[Html]:
                 "are the price.",
             )
         )
+    if found := _reject(run, verifier):
+        name, curves = found
+        caption = (
+            "Wrong decisions that are left when probes are refused from the most blurred down, by the spread "
+            f"of the kernel that {name} estimates; threshold of the sharp pairs."
+        )
+        made.append((figures.reject_curves(curves), "Error against reject", caption))
     for metric in ("tar@far=1e-3", "tar@far=1e-2", "tar@far=1e-1"):
         if any(
             math.isfinite(summary.value(verifier, n, k, metric))
@@ -504,6 +520,16 @@ def _named(image: str) -> Html:
     return tag("span", words, title=image)
 
 
+def _reject(run: Run, verifier: str) -> tuple[str, dict[str, RejectCurve]] | None:
+    """Curves of error against reject; None where no restorer of the run estimates kernels."""
+    if not run.has_scores(verifier):
+        return None
+    try:
+        return reject_curves(run.summary, verifier)
+    except InputError:
+        return None
+
+
 def _harm(run: Run) -> Html:
     if not run.restored:
         return join()
@@ -516,16 +542,20 @@ def _harm(run: Run) -> Html:
             "restored one, and probes that were sharp and came out worse.",
             class_="note",
         ),
-        [
-            _verifier_part(
-                v,
-                data_table(harm_table(run.summary, v), f"table-harm-{slug(v)}", "h3")
-                if run.has_scores(v)
-                else tag("p", _NO_SCORES, class_="note"),
-            )
-            for v in run.summary.verifiers
-        ],
+        [_verifier_part(verifier, _harm_of(run, verifier)) for verifier in run.summary.verifiers],
     )
+
+
+def _harm_of(run: Run, verifier: str) -> list[Html]:
+    if not run.has_scores(verifier):
+        return [tag("p", _NO_SCORES, class_="note")]
+    made = [data_table(harm_table(run.summary, verifier), f"table-harm-{slug(verifier)}", "h3")]
+    if found := _reject(run, verifier):
+        name, curves = found
+        title = f"Error (%) when the most blurred probes are refused, by {name}'s score: {verifier}"
+        table = reject_table(curves, f"error-reject-{slug(verifier)}", title)
+        made.append(data_table(table, f"table-{table.name}", "h3"))
+    return made
 
 
 # How it was made

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -14,9 +15,10 @@ from blurface.errors import DataError, InputError
 from blurface.kernels import Kernel
 from blurface.kernels.linear import linear_psf
 from protocols import analysis, paper, results
-from protocols.analysis import error_against_reject, harm, ranked_pairs
+from protocols.analysis import error_against_reject, harm, ranked_pairs, reject_curves
 from protocols.datasets import Pair, PairList, Protocol
 from protocols.reduced import reduce_and_enlarge, reduced
+from protocols.results import Summary
 from protocols.run_folder import cell, read_run
 from protocols.runner import CONTROL, SHARP
 
@@ -221,3 +223,31 @@ def test_folders_that_are_no_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         (run.folder / "results.json").write_text(text)
         with pytest.raises(DataError, match=r"results\.json"):
             read_run(run.folder)
+
+
+def test_reject_curves_of_a_run_use_the_gates_score() -> None:
+    """Two kernels and sharp: what is refused first, and what is left, worked out by hand."""
+    lines = []
+    blur = {"1": [9.0, 1.0], "2": [8.0, np.nan], "sharp": [0.5, 0.4]}
+    right = {
+        ("none", "1"): [0, 1],
+        ("none", "2"): [0, 0],
+        ("none", "sharp"): [1, 1],
+        ("fast", "1"): [0, 1],
+        ("fast", "2"): [1, 1],
+        ("fast", "sharp"): [1, 0],
+    }
+    for (restorer, kernel), decisions in right.items():
+        for pair, fine in enumerate(decisions):
+            score = blur[kernel][pair] if restorer == "fast" else np.nan
+            lines.append((pair, True, restorer, kernel, bool(fine), score))
+    columns = ["pair", "genuine", "restorer", "kernel", "decision_fixed", "blur"]
+    scores = pd.DataFrame(lines, columns=columns)
+    summary = Summary([], {"v": scores}, {}, ["v"], ["none", "fast"], ["1", "2"])
+    name, curves = reject_curves(summary, "v")
+    assert name == "fast"
+    # Refused in the order: without a score (blurry wrong), 9 (wrong), 8 (wrong), 1, 0.5, 0.4 (right).
+    np.testing.assert_allclose(curves["none"].error, [3 / 6, 2 / 5, 1 / 4, 0, 0, 0])
+    np.testing.assert_allclose(curves["fast"].error, [2 / 6, 2 / 5, 1 / 4, 1 / 3, 1 / 2, 1])
+    with pytest.raises(InputError, match="estimates kernels"):
+        reject_curves(dataclasses.replace(summary, scores={"v": scores.drop(columns="blur")}), "v")

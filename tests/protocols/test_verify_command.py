@@ -16,8 +16,9 @@ from runner_support import draw_crops, random_mobilefacenet
 
 from blurface.cli import main
 from blurface.errors import InputError
+from blurface.kernels import join_kernel_sets
 from protocols.commands.progress import PhaseProgress, duration
-from protocols.commands.verify import choose_device, join_kernel_sets, open_protocol, parse_options
+from protocols.commands.verify import choose_device, open_protocol, parse_options
 from protocols.results import COLUMNS, DEFINITIONS, Row, clustered_mcnemar, results_csv
 from verification import statistics
 
@@ -41,8 +42,9 @@ def _run(*arguments: str) -> Result:
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
-    """Everything that must not differ between two runs: all but run.json."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != "run.json")
+    """Everything that must not differ between two runs: all but run.json and where folders lie."""
+    differ = ("run.json", "local.json")
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in differ)
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 

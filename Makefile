@@ -21,6 +21,7 @@ PART = --seed 0 --subset $(or $(LIMIT),$(1))
 NETWORKS = --restorer none --restorer fast --restorer gated:fast
 RUN = $(BLURFACE) verify --jobs $(JOBS)
 TABLES = $(BLURFACE) tables --jobs $(JOBS)
+READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
 .PHONY: verify test lint clean results results-lfw results-edgeface results-verifiers results-facescrub \
   results-tables results-seeds results-linear results-robustness results-times results-methods results-pages
@@ -53,11 +54,11 @@ lint: $(VENV)/.installed
 results: results-lfw results-facescrub results-tables results-edgeface results-verifiers results-linear \
   results-robustness results-seeds results-times results-methods results-pages
 
-results-lfw:
+results-lfw: $(READY)
 	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-mobilefacenet
 
 # Pairs in LFW's format beside the results, then the run on the same pairs.
-results-facescrub:
+results-facescrub: $(READY)
 	$(BLURFACE) data pairs facescrub --seed 0 --out $(OUT)/facescrub/pairs.txt
 	$(RUN) --pairs facescrub $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/facescrub
 
@@ -66,35 +67,35 @@ results-tables: results-lfw
 	$(TABLES) --which 3 --run $(OUT)/lfw-mobilefacenet --out $(OUT)/table3
 
 # Verifiers that are in no training loss; one restoration serves both.
-results-edgeface:
+results-edgeface: $(READY)
 	$(RUN) --pairs lfw $(NETWORKS) --verifier edgeface-xs --verifier edgeface-xxs $(WHOLE) --out $(OUT)/lfw-edgeface
 
 # The same pairs under all verifiers; dlib's takes a tenth of a second a face.
-results-verifiers:
+results-verifiers: $(READY)
 	$(RUN) --pairs lfw --restorer none --restorer fast --verifier mobilefacenet --verifier edgeface-xs \
 	  --verifier edgeface-xxs --verifier dlib $(call PART,600) --out $(OUT)/lfw-600-verifiers
 
-results-linear:
+results-linear: $(READY)
 	$(TABLES) --which 4 $(call PART,500) --out $(OUT)/table4
 
-results-robustness:
+results-robustness: $(READY)
 	$(TABLES) --which robustness --restorer fast $(call PART,200) --out $(OUT)/robustness
 
-results-seeds:
+results-seeds: $(READY)
 	$(TABLES) --which 2 --restorer fast --restorer gated:fast --restorer krishnan --subset $(or $(LIMIT),50) \
 	  --subset $(or $(LIMIT),500) --seed 0 --seed 1 --seed 2 --out $(OUT)/table2-seeds
 
-results-times:
+results-times: $(READY)
 	$(BLURFACE) tables --which 1 --jobs 1 --time-limit $(if $(LIMIT),1,60) --out $(OUT)/table1
 
 # Every method of table 2 on 50 pairs: hours, and the networks' share of it is minutes.
-results-methods:
+results-methods: $(READY)
 	$(TABLES) --which 2 $(call PART,50) --out $(OUT)/table2
 
 # Figures and pages hold faces and are not for publishing: runs/ is not under version control.
-results-pages:
+results-pages: $(READY)
 	$(BLURFACE) figures $(OUT)/lfw-mobilefacenet $(OUT)/facescrub --out runs/figures
-	$(BLURFACE) figures $(wildcard $(OUT)/robustness/runs/robustness-*) --which robustness --out runs/figures
+	$(BLURFACE) figures $(OUT)/robustness/runs/robustness-* --which robustness --out runs/figures
 	$(BLURFACE) report $(OUT)/lfw-mobilefacenet
 	$(BLURFACE) report $(OUT)/facescrub
 	$(BLURFACE) report $(OUT)/lfw-edgeface

@@ -268,15 +268,32 @@ def linear_grid(summary: Summary, verifier: str, metric: str) -> Table:
     where = f"{about['protocol']}, {about['pairs']:,} pairs, {verifier}"
     title = f"{word} ({unit}) by length of linear motion: {where}"
     table = Table(f"table4-lengths-{metric}-{slug(verifier)}", title, columns)
+    turned = [[kernel for (l_, _), kernel in found if l_ == length] for length in lengths]
+
+    def intervals(restorer: str) -> list[Value]:
+        genuine = _genuine(summary, verifier)
+        shares = [pair_shares(summary, verifier, restorer, kernels) for kernels in turned]
+        return [_percent(statistics.bootstrap_mean(share, groups=genuine)) for share in shares]
+
+    def ps(restorer: str) -> list[Value]:
+        names = (restorer, CONTROL)
+        pairs = [[pair_shares(summary, verifier, name, kernels) for name in names] for kernels in turned]
+        return [shown_p(clustered_mcnemar(*pair)) for pair in pairs]
+
     for restorer in summary.restorers:
-        values = []
-        for length in lengths:
-            kernels = [kernel for (l_, _), kernel in found if l_ == length]
-            values.append(float(np.mean([summary.value(verifier, restorer, k, metric) for k in kernels])))
+        values = [
+            float(np.mean([summary.value(verifier, restorer, k, metric) for k in kernels]))
+            for kernels in turned
+        ]
         table.add(title_of(restorer), *values)
-    table.notes.append(
-        f"Columns: length in pixels; means over the angles {', '.join(f'{a:g}' for a in angles)}."
-    )
+        if metric == "accuracy":
+            table.add(f"{title_of(restorer)}: 95% interval", *intervals(restorer))
+        if metric == "accuracy" and restorer != CONTROL:
+            table.add(f"{title_of(restorer)}: p", *ps(restorer))
+    note = f"Columns: length in pixels; means over the angles {', '.join(f'{a:g}' for a in angles)}."
+    if metric == "accuracy":
+        note += " p: McNemar's test against none on the same pairs, over the angles (clustered)."
+    table.notes.append(note)
     return table
 
 

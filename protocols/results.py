@@ -66,6 +66,7 @@ DEFINITIONS: dict[str, str] = {
     "impostor_shift": "the same of the impostor pairs: a rise means more false accepts",
     "mcnemar_p": f"two-sided p value against {CONTROL!r} on the same pairs: McNemar's mid-p (Fagerland et "
     "al. 2013); over all kernels McNemar's test for clustered pairs (Durkalski et al. 2003)",
+    "mcnemar_p_fixed": f"the same at the sharp pairs' threshold: accuracy_fixed against that of {CONTROL!r}",
     "recovered_share": f"(accuracy - accuracy of {CONTROL!r}) / (accuracy without blur - accuracy of "
     f"{CONTROL!r}); interval: bootstrap over pairs; empty where blur costs nothing",
     **quality.DEFINITIONS,
@@ -392,6 +393,7 @@ def _kernel_rows(
     if restorer == CONTROL:
         return
     add("mcnemar_p", statistics.mcnemar(own.correct, blurry.own.correct).p_mid)
+    add("mcnemar_p_fixed", statistics.mcnemar(fixed.correct, blurry.fixed.correct).p_mid)
     if kernel != SHARP:
         value, interval, note = _recovered(
             own.correct,
@@ -441,6 +443,8 @@ def _mean_rows(
     blurry = np.mean([control[kernel].own.correct for kernel in kernels], axis=0)
     sharp = control[SHARP].own
     add("mcnemar_p", clustered_mcnemar(own, blurry))
+    carried = np.mean([control[kernel].fixed.correct for kernel in kernels], axis=0)
+    add("mcnemar_p_fixed", clustered_mcnemar(fixed, carried))
     means = (
         mean("accuracy")[0],
         float(np.mean([control[kernel].own.mean for kernel in kernels])),
@@ -626,6 +630,7 @@ def _fixed_table(summary: Summary, verifier: str) -> Table:
     columns += [
         Column("mean", 2, 100, "high"),
         Column("95% interval"),
+        Column("p"),
         Column("FNMR", 2, 100, "low", "%"),
         Column("FMR", 2, 100, "low", "%"),
         Column("genuine shift", 4),
@@ -639,12 +644,13 @@ def _fixed_table(summary: Summary, verifier: str) -> Table:
             _label(restorer),
             *(summary.value(verifier, restorer, k, "accuracy_fixed") for k in (*summary.kernels, MEAN)),
             _interval(summary.row(verifier, restorer, MEAN, "accuracy_fixed")),
+            shown_p(summary.value(verifier, restorer, MEAN, "mcnemar_p_fixed")),
             *(summary.value(verifier, restorer, MEAN, metric) for metric in metrics),
         )
     table.notes.append(
         "Threshold and mean embedding from the sharp pairs of the other folds, carried over to blurred and "
         "restored probes. FNMR, FMR and shifts: means over the kernels; a shift is the mean change of score "
-        "against the same pairs sharp."
+        "against the same pairs sharp. p: McNemar's test against none on the same pairs, over all kernels."
     )
     return table
 

@@ -20,7 +20,7 @@ from protocols.analysis import pair_shares
 from protocols.commands.tables import choose_restorers, network_of, parse_models, parse_which
 from protocols.datasets import create_protocol, protocols
 from protocols.results import clustered_mcnemar
-from protocols.run_folder import read_run
+from protocols.run_folder import cell, read_run
 from protocols.tables import Table
 from verification import statistics
 
@@ -139,6 +139,24 @@ def test_linear_motion(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert rows["none (blurry)"]["PSNR in the paper (dB)"] == "24.95"
     assert rows["Krishnan et al. 2011"]["PSNR in the paper (dB)"] == "22.83"
     assert rows["DeepDeblur"]["PSNR in the paper (dB)"] == "27.38"
+    lengths = {row["Method"]: row for row in _rows(out / "table4-lengths-accuracy-thumbnails.csv")}
+    summary = read_run(out / "runs" / "table4-grid").summary
+    turned = [f"L15@{angle}" for angle in reproduction.ANGLES]
+    shares = [pair_shares(summary, "thumbnails", name, turned) for name in ("wiener", "none")]
+    interval = statistics.bootstrap_mean(shares[0], groups=reproduction._genuine(summary, "thumbnails"))
+    assert lengths["wiener: 95% interval"]["15"] == f"{interval.low * 100:.2f} to {interval.high * 100:.2f}"
+    p = clustered_mcnemar(*shares)
+    assert lengths["wiener: p"]["15"] == ("< 0.0001" if p < 1e-4 else f"{p:.2g}")
+    assert "none (blurry): p" not in lengths
+    # At the sharp pairs' threshold as well, a gain comes with its p.
+    lines = summary.scores["thumbnails"]
+    single = summary.value("thumbnails", "wiener", "L15@0", "mcnemar_p_fixed")
+    decided = [cell(lines, name, "L15@0") for name in ("wiener", "none")]
+    right = [(each["decision_fixed"] == each["genuine"]).to_numpy() for each in decided]
+    assert single == pytest.approx(statistics.mcnemar(*right).p_mid)
+    made = json.loads((out / "tables.json").read_text())
+    assert made["runs"]["table4-grid"]["pairs"]
+    assert "table4-lengths-accuracy-thumbnails" in made["tables"]
     grid = {row["Method"]: row for row in _rows(out / "table4-lengths-psnr-thumbnails.csv")}
     lines = read_run(out / "runs" / "table4-grid").summary
     for length in ("5", "15"):

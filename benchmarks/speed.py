@@ -1,13 +1,16 @@
 """How fast: every network on every backend, in one run, beside peers and a yardstick.
 
     python benchmarks/speed.py [--rounds 15] [--threads 2] [--out results/speed.json] [NAME ...]
+    python benchmarks/speed.py --rounds 15 --out results/speed.json --page docs/speed.md
 
 All contenders are built first and then take turns, round after round, so that a change of the machine's
 mood meets all of them alike. Medians are shown, and *ratios* to a yardstick that runs in the same rounds:
 one 3x3 convolution from 64 to 64 channels at 112x96 in PyTorch, float32 (0.79 GFLOP). Ratios carry over
 to other machines of the same kind; milliseconds only to this one when it is quiet (the load is printed).
-Peak memory comes from a process of its own for each contender. Peers (deepinv, random weights) are left
-out where they are not installed.
+CPU time is that of all threads in the fastest round: it can be trusted on a busy machine, too.
+Peak memory comes from a process of its own for each contender. Networks without packaged weights and the
+peers (deepinv; left out where it is not installed) have random ones: speed does not depend on them.
+``--page`` writes the tables between the marks of that page.
 """
 
 from __future__ import annotations
@@ -20,28 +23,38 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from torch import nn
 
+from blurface import DeblurStage
 from blurface.backends import load_backend
 from blurface.errors import BlurfaceError
 from blurface.export import cached_export
 from blurface.images import replacing
+from blurface.memory import keep_freed_memory
+from blurface.networks import build_network
 from blurface.restorers import create_restorer
-from blurface.weights import FOLDER, bf16_is_fast, list_models
+from blurface.weights import bf16_is_fast, list_models, save_model
 
 HEIGHT, WIDTH = 112, 96
 LARGE = 64
 """Faces of the large batch."""
 
 YARDSTICK = "yardstick"
+
+NETWORKS = ("fast", "plain", "deepdeblur")
+
+MARKS = ("<!-- measured: begin -->", "<!-- measured: end -->")
 
 Run = Callable[[NDArray[np.float32]], Any]
 
@@ -53,16 +66,31 @@ def faces(count: int) -> NDArray[np.float32]:
 
 def contenders() -> list[str]:
     """Names ``network/backend/precision``, the yardstick first and the peers last."""
-    names = [YARDSTICK]
-    for model in [name for name in ("fast", "plain", "deepdeblur") if name in list_models()]:
+    names = [YARDSTICK, "fast/stage/PIL"]
+    for model in NETWORKS:
         names += [f"{model}/torch/float32"]
         names += [f"{model}/torch/bfloat16"] if bf16_is_fast() else []
-        names += [f"{model}/onnxruntime/fp32", f"{model}/openvino/fp32"]
-        names += [f"{model}/openvino/static"]
+        names += [f"{model}/onnxruntime/fp32", f"{model}/openvino/fp32", f"{model}/openvino/static"]
         names += [f"{model}/openvino/bf16"] if bf16_is_fast() else []
-        if (FOLDER / f"{model}.int8.onnx").is_file():
-            names += [f"{model}/onnxruntime/int8", f"{model}/openvino/int8"]
     return [*names, "peer/Restormer", "peer/DRUNet", "peer/RAM"]
+
+
+@lru_cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="blurface-")
+
+
+def options_of(model: str, weights: str | None) -> dict[str, Any]:
+    """Weights to use; random ones, the same in every process, where the package holds none."""
+    if model == "fast" and weights:
+        return {"weights": weights}
+    if model in list_models():
+        return {}
+    path = Path(_scratch().name, f"{model}.safetensors")
+    if not path.is_file():
+        torch.manual_seed(0)
+        save_model(path, build_network(model).state_dict(), model, {}, {})
+    return {"weights": str(path)}
 
 
 def build(name: str, threads: int, weights: str | None) -> Run:
@@ -74,11 +102,17 @@ def build(name: str, threads: int, weights: str | None) -> Run:
     if name.startswith("peer/"):
         return peer(name.partition("/")[2])
     model, backend, precision = name.split("/")
-    options = {"weights": weights} if weights and model == "fast" else {}
+    options = options_of(model, weights)
+    if backend == "stage":
+        stage = DeblurStage.from_pretrained(model, device="cpu", **options)
+        pictures = [
+            Image.fromarray((face.transpose(1, 2, 0) * 255).astype(np.uint8)) for face in faces(LARGE)
+        ]
+        return lambda batch: stage(pictures[0] if len(batch) == 1 else pictures[: len(batch)])
     if backend == "torch":
         restorer = create_restorer(model, precision=precision, **options)
         return lambda batch: restorer.restore(torch.from_numpy(batch))
-    path = FOLDER / f"{model}.int8.onnx" if precision == "int8" else cached_export(model, **options)
+    path = cached_export(model, **options)
     static = [(1, HEIGHT, WIDTH), (LARGE, HEIGHT, WIDTH)] if precision == "static" else []
     arithmetic = "bf16" if precision == "bf16" else "fp32"
     return load_backend(backend, path, threads=threads, precision=arithmetic, static=static).run
@@ -102,32 +136,38 @@ def gflop(name: str, weights: str | None) -> float | None:
     """GFLOP a face (two per multiply-add, without FFTs), counted by PyTorch."""
     from torch.utils.flop_counter import FlopCounterMode
 
-    if name.split("/")[1:2] not in (["torch"], [YARDSTICK], []) and not name.startswith("peer/"):
-        name = f"{name.split('/')[0]}/torch/float32"
+    model = name.partition("/")[0]
+    if model in NETWORKS:
+        return create_restorer(model, precision="float32", **options_of(model, weights)).gflop()
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         build(name, 1, weights)(faces(1))
     return counter.get_total_flops() / 1e9
 
 
-def clock(run: Run, batch: NDArray[np.float32]) -> float:
-    began = time.perf_counter()
+def clock(run: Run, batch: NDArray[np.float32]) -> tuple[float, float]:
+    """Seconds of wall and of CPU time."""
+    began, busy = time.perf_counter(), time.process_time()
     run(batch)
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - busy
 
 
 def race(
-    runs: dict[str, Run], rounds: int, batch: NDArray[np.float32], patience: float = 20
-) -> dict[str, list[float]]:
+    runs: dict[str, Run], rounds: int, batch: NDArray[np.float32], patience: float = 20, least: int = 3
+) -> dict[str, list[tuple[float, float]]]:
     """Seconds of each contender in each round; slow ones sit out once they have spent ``patience``."""
-    seconds: dict[str, list[float]] = {name: [] for name in runs}
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in runs}
     for run in runs.values():
         clock(run, batch)  # warm-up
     for number in range(rounds):
         for name, run in runs.items():
-            if sum(seconds[name]) < patience or number < 3:
+            if sum(wall for wall, _ in seconds[name]) < patience or number < least:
                 seconds[name].append(clock(run, batch))
     return seconds
+
+
+def median(seconds: list[tuple[float, float]]) -> float:
+    return statistics.median(wall for wall, _ in seconds)
 
 
 def peak_megabytes(name: str, threads: int, weights: str | None, batch: int) -> float | None:
@@ -197,9 +237,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--weights", help="a .safetensors file for 'fast'")
     parser.add_argument("--out", type=Path, help="JSON file to write")
+    parser.add_argument("--page", type=Path, help="Markdown page to write the tables into")
+    parser.add_argument(
+        "--from", dest="source", type=Path, help="take an earlier --out instead of measuring (with --page)"
+    )
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     parser.add_argument("--batch", type=int, default=1, help=argparse.SUPPRESS)
     given = parser.parse_args()
+    if given.source is not None:
+        if given.page is None:
+            parser.error("--from goes with --page")
+        write_page(given.page, json.loads(given.source.read_text(encoding="utf-8")))
+        return
+    keep_freed_memory()  # as the commands do
     torch.set_num_threads(given.threads)
     torch.set_grad_enabled(False)
     if given.memory_of:
@@ -220,51 +270,91 @@ def main() -> None:
             runs[name](faces(1))
         except (ImportError, BlurfaceError) as error:
             print(f"left out: {name} ({error})", file=sys.stderr)
+    began = machine(given.threads)
     one = race(runs, given.rounds, faces(1))
-    many = race(
-        {n: r for n, r in runs.items() if not n.startswith("peer/")}, max(3, given.rounds // 3), faces(LARGE)
-    )
+    crowd = {name: run for name, run in runs.items() if not name.startswith("peer/")}
+    many = race(crowd, max(3, given.rounds // 3), faces(LARGE), least=2)
+    unit, unit_many = median(one[YARDSTICK]), median(many[YARDSTICK])
     rows = []
-    unit = statistics.median(one[YARDSTICK])
-    unit_many = statistics.median(many[YARDSTICK])
     for name in runs:
-        single = statistics.median(one[name])
+        single = median(one[name])
         row: dict[str, Any] = {
             "name": name,
             "gflop": gflop(name, given.weights),
             "ms_batch_1": 1e3 * single,
-            "ms_batch_1_spread": [1e3 * float(q) for q in np.quantile(one[name], [0.25, 0.75])],
+            "ms_batch_1_spread": [
+                1e3 * float(q) for q in np.quantile([wall for wall, _ in one[name]], [0.25, 0.75])
+            ],
             "ratio_batch_1": single / unit,
+            "cpu_ms_batch_1": 1e3 * min(cpu for _, cpu in one[name]),
             "peak_mb_batch_1": peak_megabytes(name, given.threads, given.weights, 1),
         }
         if name in many:
-            batch = statistics.median(many[name])
+            batch = median(many[name])
             row |= {
                 "faces_per_second_batch_64": LARGE / batch,
                 "ratio_batch_64": batch / unit_many,
+                "cpu_ms_batch_64": 1e3 * min(cpu for _, cpu in many[name]) / LARGE,
                 "peak_mb_batch_64": peak_megabytes(name, given.threads, given.weights, LARGE),
             }
         rows.append(row)
-    result = {"machine": machine(given.threads), "start_up_seconds": start_up(), "contenders": rows}
-    print(json.dumps(result["machine"]))
-    print(f"{'':<26}{'GFLOP':>7}{'ms':>9}{'ratio':>8}{'MB':>7}{'faces/s at 64':>15}{'ratio':>8}{'MB':>7}")
-    for row in rows:
-        tail = ""
-        if "ratio_batch_64" in row:
-            tail = (
-                f"{row['faces_per_second_batch_64']:>15.1f}{row['ratio_batch_64']:>8.2f}"
-                f"{row['peak_mb_batch_64'] or float('nan'):>7.0f}"
-            )
-        print(
-            f"{row['name']:<26}{row['gflop'] or float('nan'):>7.2f}{row['ms_batch_1']:>9.2f}"
-            f"{row['ratio_batch_1']:>8.2f}{row['peak_mb_batch_1'] or float('nan'):>7.0f}{tail}"
-        )
-    for name, seconds in result["start_up_seconds"].items():
-        print(f"{name}: {seconds:.3f} s")
+    result = {
+        "machine": began,
+        "rounds": [given.rounds, max(3, given.rounds // 3)],
+        "start_up_seconds": start_up(),
+        "contenders": rows,
+    }
+    print(tables(result))
     if given.out is not None:
         given.out.parent.mkdir(parents=True, exist_ok=True)
         with replacing(given.out) as temporary:
             temporary.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    if given.page is not None:
+        write_page(given.page, result)
+
+
+def tables(result: dict[str, Any]) -> str:
+    """The measurement as Markdown."""
+    about = result["machine"]
+    versions = ", ".join(
+        f"{key} {about[key]}" for key in ("torch", "onnxruntime", "openvino") if key in about
+    )
+    lines = [
+        f"{about['cpu']} ({', '.join(about['features']) or 'no vector extensions'}), {about['threads']} of "
+        f"{about['cores']} cores; load when it began {about['load']}; {versions}. Medians of "
+        f"{result['rounds'][0]} rounds at batch 1 and {result['rounds'][1]} at batch {LARGE}; ratios are to "
+        "the yardstick, CPU time that of the fastest round over all threads.",
+        "",
+        f"| | GFLOP | ms a face | ratio | CPU ms | MB | faces/s at {LARGE} | ratio | CPU ms a face | MB |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    for row in result["contenders"]:
+        cells = [
+            (row["gflop"], 2),
+            (row["ms_batch_1"], 1),
+            (row["ratio_batch_1"], 2),
+            (row["cpu_ms_batch_1"], 1),
+            (row["peak_mb_batch_1"], 0),
+            (row.get("faces_per_second_batch_64"), 1),
+            (row.get("ratio_batch_64"), 2),
+            (row.get("cpu_ms_batch_64"), 1),
+            (row.get("peak_mb_batch_64"), 0),
+        ]
+        shown = ("" if value is None else f"{value:.{digits}f}" for value, digits in cells)
+        lines.append(f"| {row['name']} | {' | '.join(shown)} |")
+    begun = "; ".join(f"`{name}` {value:.2f} s" for name, value in result["start_up_seconds"].items())
+    return "\n".join([*lines, "", f"Start-up: {begun}."])
+
+
+def write_page(page: Path, result: dict[str, Any]) -> None:
+    """Put the tables between the page's marks."""
+    before, first, rest = page.read_text(encoding="utf-8").partition(MARKS[0])
+    _, last, after = rest.partition(MARKS[1])
+    if not (first and last):
+        raise SystemExit(f"{page} lacks the marks {MARKS[0]} and {MARKS[1]}.")
+    with replacing(page) as temporary:
+        text = f"{before}{MARKS[0]}\n\n{tables(result)}\n\n{MARKS[1]}{after}"
+        temporary.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -59,7 +59,7 @@ class QuantisationReport:
 
 
 def export_int8(
-    restorer: Restorer, path: Path, folder: Path, *, faces: int = 128, seed: int = 0
+    restorer: Restorer, path: Path, source: Path, *, faces: int = 128, seed: int = 0
 ) -> QuantisationReport:
     """Export a network, quantise its convolutions, and measure what that costs.
 
@@ -68,8 +68,9 @@ def export_int8(
     restorer : Restorer
     path : Path
         ``.onnx`` file to write.
-    folder : Path
-        Sharp training faces, as :func:`blurface.training.sources.read_faces` takes them.
+    source : Path
+        Sharp training faces: a folder or a packed file
+        (:func:`blurface.training.sources.read_faces`).
     faces : int
         How many to calibrate on; half as many others are measured.
     seed : int
@@ -78,22 +79,23 @@ def export_int8(
     Raises
     ------
     DataError
-        If the folder holds no faces.
+        If the source holds no faces.
     InputError
         If it holds too few.
     """
     from .training.pairs import Degradation, make_pairs
     from .training.sources import read_faces
 
-    source = read_faces([folder])
+    sharp_faces = read_faces([source])
     measured = max(_BATCH, faces // 2)
-    if len(source) < faces + measured:
+    if len(sharp_faces) < faces + measured:
         raise InputError(
-            f"{folder} holds {len(source)} faces; {faces + measured} are needed.", "Use a smaller --faces."
+            f"{source} holds {len(sharp_faces)} faces; {faces + measured} are needed.",
+            "Use a smaller --faces.",
         )
     rng = np.random.default_rng(seed)
-    index = rng.permutation(len(source))[: faces + measured]
-    pairs = make_pairs(source, index, rng, Degradation(), augment=False)
+    index = rng.permutation(len(sharp_faces))[: faces + measured]
+    pairs = make_pairs(sharp_faces, index, rng, Degradation(), augment=False)
     blurry: NDArray[np.float32] = pairs.blurry.numpy().astype(np.float32)
     with tempfile.TemporaryDirectory(prefix="blurface-") as scratch:
         full_path = Path(scratch, "full.onnx")
@@ -125,7 +127,9 @@ def _psnr(one: Tensor, other: Tensor) -> float:
     return float((-10 * error.log10()).mean())
 
 
-def quantise_onnx(source: Path, target: Path, faces: Sequence[NDArray[np.float32]]) -> None:
+def quantise_onnx(
+    source: Path, target: Path, faces: Sequence[NDArray[np.float32]], *, narrow: bool = True
+) -> None:
     """Static 8-bit quantisation of the convolutions, calibrated on blurry faces.
 
     Only convolutions are quantised: the Fourier steps divide by small numbers and stay in float32.
@@ -136,6 +140,8 @@ def quantise_onnx(source: Path, target: Path, faces: Sequence[NDArray[np.float32
         ``.onnx`` files.
     faces : sequence of ndarray
         (N, 3, H, W) float32 batches in [0, 1] as the network will see them: blurry training faces.
+    narrow : bool
+        Weights in seven bits. CPUs without VNNI add products in 16 bits, which eight overflow.
 
     Raises
     ------
@@ -145,7 +151,7 @@ def quantise_onnx(source: Path, target: Path, faces: Sequence[NDArray[np.float32
         If onnx or ONNX Runtime is missing.
     """
     if not faces:
-        raise InputError("No faces to calibrate on.", "Name a folder of training faces with --calibration.")
+        raise InputError("No faces to calibrate on.", "Name training faces with --calibration.")
     try:
         from onnxruntime.quantization import (
             CalibrationDataReader,
@@ -182,6 +188,7 @@ def quantise_onnx(source: Path, target: Path, faces: Sequence[NDArray[np.float32
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
             calibrate_method=CalibrationMethod.MinMax,
+            reduce_range=narrow,
         )
         with replacing(target) as temporary:
             shutil.copyfile(quantised, temporary)

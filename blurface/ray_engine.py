@@ -16,12 +16,14 @@ from numpy.typing import NDArray
 
 from .collection import Job, Mend, Options, Outcome, restore_jobs
 from .errors import InputError, MissingDependencyError
+from .memory import keep_freed_memory
 
 
 class _Actor:
     """Builds the network once and restores batch after batch of jobs."""
 
     def __init__(self, build: Callable[[], Mend], options: Options, batch_size: int) -> None:
+        keep_freed_memory()
         self._mend = build()
         self._options = options
         self._batch_size = batch_size

@@ -1,6 +1,6 @@
 """uniface: its ``ArcFace`` class on a local ONNX file, fed with restored crops.
 
-pip install uniface
+pip install "uniface[cpu]"
 python examples/uniface_onnx.py
 """
 

@@ -42,3 +42,11 @@ def test_without_restoration_nothing_changes(
     run("torchvision_transform", monkeypatch, "--model", "none")
     blurry, restored = (line.split()[-1] for line in capsys.readouterr().out.splitlines()[-2:])
     assert blurry == restored
+
+
+def test_every_example_has_its_page() -> None:
+    pages = "".join(
+        path.read_text(encoding="utf-8") for path in (FOLDER.parent / "docs" / "recognisers").glob("*.md")
+    )
+    for script in SCRIPTS:
+        assert f"examples/{script}.py" in pages

@@ -28,8 +28,8 @@ from ..errors import InputError
 )
 @click.option(
     "--calibration",
-    type=click.Path(path_type=Path, exists=True, file_okay=False),
-    help="Folder of sharp aligned training faces, for int8.",
+    type=click.Path(path_type=Path, exists=True),
+    help="Sharp aligned training faces, for int8: a folder or a packed file (blurface data pack).",
 )
 @click.option(
     "--faces", type=click.IntRange(8), default=128, show_default=True, help="Faces to calibrate on."
@@ -57,7 +57,7 @@ def export(
     if precision == "int8" and format_ != "onnx":
         raise click.UsageError("--precision int8 is for --format onnx (OpenVINO reads it, too).")
     if precision == "int8" and calibration is None:
-        raise click.UsageError("--precision int8 needs --calibration FOLDER.")
+        raise click.UsageError("--precision int8 needs --calibration FACES.")
     from ..restorers import create_restorer
 
     options = {"weights": weights} if weights is not None else {}

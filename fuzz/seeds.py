@@ -89,14 +89,18 @@ def images() -> dict[str, bytes]:
     return made
 
 
-def write(folder: Path) -> None:
-    """Write all seeds below a folder."""
-    every = {
-        "pairs": {f"list{i}": text.encode() for i, text in enumerate(PAIRS)},
+def every() -> dict[str, dict[str, bytes]]:
+    """All seeds: target -> name -> content."""
+    return {
+        "pairs": {f"list{number}": text.encode() for number, text in enumerate(PAIRS)},
         "kernels": kernels(),
         "images": images(),
     }
-    for target, inputs in every.items():
+
+
+def write(folder: Path) -> None:
+    """Write all seeds below a folder."""
+    for target, inputs in every().items():
         (folder / target).mkdir(parents=True, exist_ok=True)
         for name, data in inputs.items():
             (folder / target / f"seed-{name}").write_bytes(data)

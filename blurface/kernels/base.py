@@ -50,7 +50,8 @@ def check_psf(array: ArrayLike, name: str = "kernel") -> Psf:
         raise KernelError(
             f"{name}: it holds negative values.", "A blur kernel is non-negative: clip it first."
         )
-    total = psf.sum()
+    with np.errstate(over="ignore"):
+        total = psf.sum()
     if not np.isfinite(total):  # values near the largest that there are
         psf = psf / psf.max()
         total = psf.sum()

@@ -32,15 +32,18 @@ def read_kernels(path: str | Path) -> list[Kernel]:
     KernelError
         If a file cannot be read or holds no kernel; the message names it.
     """
+    from ..images import name_of, open_image
+
     path = Path(path)
+    shown = name_of(path)
     if path.is_dir():
         files = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
         kernels = [kernel for file in files for kernel in read_kernels(file)]
         if not kernels:
-            raise KernelError(f"{path} holds no kernel file.", f"Expected {', '.join(SUFFIXES)}.")
+            raise KernelError(f"{shown} holds no kernel file.", f"Expected {', '.join(SUFFIXES)}.")
         return kernels
     if not path.exists():
-        raise KernelError(f"{path} does not exist.", "Give a kernel file or a folder of them.")
+        raise KernelError(f"{shown} does not exist.", "Give a kernel file or a folder of them.")
     suffix = path.suffix.lower()
     try:
         if suffix == ".mat":
@@ -54,31 +57,32 @@ def read_kernels(path: str | Path) -> list[Kernel]:
             array = np.load(path, allow_pickle=False)
             arrays = {path.stem: array} if array.ndim == 2 else {str(i + 1): a for i, a in enumerate(array)}
         elif suffix in SUFFIXES:
-            from ..images import open_image
-
             picture = open_image(path, max_pixels=MAX_SIZE**2)
             wide = picture.mode.startswith(("I", "F"))
             arrays = {path.stem: np.asarray(picture if wide else picture.convert("L"), dtype=np.float64)}
         else:
-            raise KernelError(f"{path} is no kernel file.", f"Expected {', '.join(SUFFIXES)}.")
+            raise KernelError(f"{shown} is no kernel file.", f"Expected {', '.join(SUFFIXES)}.")
     except KernelError:
         raise
     except ImageError as error:
         raise KernelError(error.message, error.hint) from error
     except Exception as error:  # the readers raise anything on a broken file
-        raise KernelError(f"{path} cannot be read as a kernel: {error}.", "Is the file complete?") from error
+        reason = " ".join(str(error).split())[:200]
+        raise KernelError(
+            f"{shown} cannot be read as a kernel: {reason}.", "Is the file complete?"
+        ) from error
     if not arrays:
-        raise KernelError(f"{path} holds no array.", "Expected one array a kernel.")
+        raise KernelError(f"{shown} holds no array.", "Expected one array a kernel.")
     kernels = []
-    for name, values in arrays.items():
+    for name, values in ((name_of(name), values) for name, values in arrays.items()):
         if np.ndim(values) != 2 or np.asarray(values).dtype.kind not in "buif":
-            raise KernelError(f"{path}: {name} is no two-dimensional array of real numbers.")
-        check_size(max(np.shape(values)), f"{path}: {name}")
+            raise KernelError(f"{shown}: {name} is no two-dimensional array of real numbers.")
+        check_size(max(np.shape(values)), f"{shown}: {name}")
         label = name[1:] if name[:1] == "k" and name[1:].isdigit() else name
         try:
             kernels.append(Kernel(label, odd_square(values).astype(np.float32)))
         except KernelError as error:
-            raise KernelError(f"{path}: {error.message}", error.hint) from None
+            raise KernelError(f"{shown}: {error.message}", error.hint) from None
     return kernels
 
 

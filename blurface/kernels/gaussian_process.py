@@ -83,6 +83,8 @@ def render(paths: NDArray[np.float64], size: int) -> NDArray[np.float32]:
     if paths.size and np.abs(paths).max() > half:
         raise KernelError(f"A trajectory leaves a kernel of size {size}.", "Choose a larger array size.")
     count, steps, _ = paths.shape
+    if size == 1:  # no neighbour to share with
+        return np.ones((count, 1, 1), np.float32)
     # Points at most a quarter pixel apart, so that the line has no gaps.
     longest = np.abs(np.diff(paths, axis=1)).max() if steps > 1 else 0.0
     fine = max(1, int(np.ceil(longest / 0.25)))

@@ -6,6 +6,7 @@ Everything here is a function of stored cells; it computes no picture and no emb
 from __future__ import annotations
 
 import dataclasses
+import functools
 import io
 import json
 import math
@@ -536,7 +537,50 @@ def tables(summary: Summary) -> list[Table]:
             _quality_table(summary, verifier),
             _sharp_table(summary, verifier),
         ]
+    if len(summary.verifiers) > 1:
+        made.append(verifiers_table(summary))
     return made
+
+
+def verifiers_table(summary: Summary) -> Table:
+    """Is a gain the face's, or one verifier's? Means over the kernels under every verifier of a run."""
+    columns = [
+        Column("Verifier"),
+        Column("Restorer"),
+        Column("accuracy", 2, 100, unit="%"),
+        Column("95% interval"),
+        Column("against blurry", 2, 100, unit="points"),
+        Column("p"),
+        Column("won back", 1, 100, unit="%"),
+        Column("at sharp threshold", 2, 100, unit="%"),
+        Column("p at it"),
+        Column("without blur", 2, 100, unit="%"),
+    ]
+    about = summary.about
+    where = f"{about['protocol']}, {about['pairs']:,} pairs, {about['kernel_set']}"
+    title = f"The same pairs under every verifier: {where}"
+    table = Table("verifiers", title, columns)
+    for verifier in summary.verifiers:
+        blurry = summary.value(verifier, CONTROL, MEAN, "accuracy")
+        for restorer in summary.restorers:
+            value = functools.partial(summary.value, verifier, restorer, MEAN)
+            table.add(
+                verifier,
+                _label(restorer),
+                value("accuracy"),
+                _interval(summary.row(verifier, restorer, MEAN, "accuracy")),
+                math.nan if restorer == CONTROL else value("accuracy") - blurry,
+                shown_p(value("mcnemar_p")),
+                value("recovered_share"),
+                value("accuracy_fixed"),
+                shown_p(value("mcnemar_p_fixed")),
+                summary.value(verifier, restorer, SHARP, "accuracy"),
+            )
+    table.notes.append(
+        "mobilefacenet is the teacher of the networks' facial loss; the others take no part in training. "
+        "Means over the kernels; p: McNemar's test against none on the same pairs, over all kernels."
+    )
+    return table
 
 
 def _head(summary: Summary, verifier: str) -> str:

@@ -26,7 +26,7 @@ from ..analysis import (
 )
 from ..experiments import Experiment
 from ..pictures import Pictures, PicturesUnavailable, check_restorer, pictures_of_run
-from ..results import DEFINITIONS, MEAN, slug, tables
+from ..results import DEFINITIONS, MEAN, slug, tables, verifiers_table
 from ..run_folder import Run
 from ..runner import CONTROL, SHARP
 from ..store import write_atomic
@@ -237,6 +237,9 @@ def _glance(run: Run) -> Html:
             f"pairs). The threshold is chosen for each restorer and kernel on the other folds.{given}",
             class_="note",
         ),
+        data_table(verifiers_table(run.summary), "table-verifiers", "h3")
+        if len(run.summary.verifiers) > 1
+        else None,
     )
 
 

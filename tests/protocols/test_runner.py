@@ -202,6 +202,10 @@ def test_verifiers_of_two_frames_share_what_they_can(protocol: Protocol, tmp_pat
     for verifier in names:
         # 12 pairs and thresholds from 6: far from chance is all that can be asked
         assert summary.value(verifier, "none", "sharp", "accuracy") > 0.8
+    together = results.tables(summary)[-1]
+    assert together.name == "verifiers"
+    assert [row[:2] for row in together.rows] == [[name, "none (blurry)"] for name in names]
+    assert together.rows[1][2] == summary.value("square-thumbnails", "none", "mean", "accuracy")
     # The same pixels: the smaller frame is a window of the larger.
     wide = evaluation.sharp_embeddings("square-thumbnails").reshape(-1, 3, 14, 14)
     narrow = evaluation.sharp_embeddings("thumbnails").reshape(-1, 3, 14, 12)

@@ -499,7 +499,7 @@ def reject_curves(curves: Mapping[str, RejectCurve], note: str = "") -> Figure:
             **{**style, "markersize": 4},
         )
         axis.plot([0, 90], [curve.area_random * 100] * 2, color=style["color"], linestyle=":", linewidth=0.9)
-    axis.legend(loc="upper right")
+    _legend_above(figure, axis)
     axis.set_xlim(0, 90)
     axis.set_ylim(bottom=0)
     axis.set_xlabel("probes refused, the most blurred first (%)")

@@ -553,7 +553,7 @@ def verifiers_table(summary: Summary) -> Table:
         Column("p"),
         Column("won back", 1, 100, unit="%"),
         Column("at sharp threshold", 2, 100, unit="%"),
-        Column("p at it"),
+        Column("p at sharp threshold"),
         Column("without blur", 2, 100, unit="%"),
     ]
     about = summary.about

@@ -426,7 +426,7 @@ def _pairs(run: Run, images: bool, shown: int, data_root: Path | None, cache: Pa
         head,
         tag(
             "p",
-            f"Pairs whose score under {verifier} restoration moves most, away from the right decision or "
+            f"Pairs whose score restoration moves most under {verifier}, away from the right decision or "
             "towards it; those whose decision turns come first. Decisions at the sharp pairs' threshold. "
             "Drag the slider, or use the arrow keys: blurry on the left, restored on the right.",
             class_="note",

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from blurface.errors import BlurfaceError
+from blurface.memory import keep_freed_memory
 
 _RESTARTS = 2
 _SMALL_SECONDS = 20.0
@@ -150,6 +151,7 @@ def run(
 def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     start(*arguments)
 
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from blurface.errors import BlurfaceError
 from blurface.images import replacing
 from blurface.kernels import create_kernel_set
+from blurface.restorers import create_restorer
 from protocols.datasets import create_protocol
 from protocols.runner import CONTROL, Choice, Evaluation, Settings, evaluate
 from verification import scoring
@@ -43,6 +44,10 @@ def accuracy(evaluation: Evaluation, verifier: str, probes: NDArray[np.float64])
     means = scoring.fold_means(reference, probe, folds) if cosine else None
     scores = scoring.score(reference, probe, metric=evaluation.metrics[verifier], means=means)
     return scoring.cross_validate(scores, [pair.genuine for pair in pairs], folds)
+
+
+def fingerprint_of(name: str, weights: str | None) -> dict[str, Any]:
+    return create_restorer(name, **({"weights": weights} if weights else {})).fingerprint()
 
 
 def main() -> None:
@@ -96,7 +101,12 @@ def main() -> None:
         mean = np.mean(totals[:-1], axis=0)
         print(f"{'mean':<8} {mean[0]:>10.2f} {mean[1]:>10.2f} {mean[2]:>10.2f}")
     if given.out is not None:
-        record = {"command": sys.argv[1:], "columns": ["as it came", given.restorer, "fused"], "rows": rows}
+        record = {
+            "pairs": len(protocol.pairs),
+            "restorer": fingerprint_of(given.restorer, given.weights),
+            "columns": ["as it came", given.restorer, "fused"],
+            "rows": rows,
+        }
         with replacing(given.out) as temporary:
             temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
 

@@ -11,9 +11,15 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from skimage import data
 
 from blurface.errors import InputError, KernelError, WeightsError
 from blurface.gate import Gate, action, kernel_spread
+from blurface.kernels.convolve import blur
+from blurface.kernels.linear import linear_psf
+from blurface.restorers import create_restorer
+from blurface.stage import DeblurStage
+from blurface.weights import list_models
 
 
 def line(length: int, side: int = 31) -> torch.Tensor:
@@ -98,7 +104,6 @@ def test_gated_restorer_is_what_the_stage_does(monkeypatch: pytest.MonkeyPatch) 
 
     from blurface.restorers import restorers
     from blurface.restorers.gated import Gated
-    from blurface.stage import DeblurStage
 
     monkeypatch.setattr(restorers, "_entries", dict(restorers._entries))
     restorers.register("brighten", BrightenRestorer)
@@ -113,3 +118,27 @@ def test_gated_restorer_is_what_the_stage_does(monkeypatch: pytest.MonkeyPatch) 
         Gated("brighten", low=1)
     with pytest.raises(InputError, match="No gate"):
         Gated("brighten")
+
+
+@pytest.mark.skipif("fast" not in list_models(), reason="the package holds no weights of 'fast'")
+def test_the_packaged_network_behind_its_gate_says_what_it_did() -> None:
+    """One photograph, sharp and blurred, alone and in a list, as pictures and as the tables have it."""
+    stage = DeblurStage.from_pretrained("fast", device="cpu")
+    if stage.gate is None:
+        pytest.skip("no gate is calibrated for 'fast'")
+    sharp = torch.from_numpy(data.astronaut()[60:172, 172:268].copy()).permute(2, 0, 1)[None] / 255
+    faces = torch.cat([sharp, blur(sharp, torch.from_numpy(linear_psf(17, 30)), border="replicate")])
+    restored, kernels, info = stage(faces, return_kernel=True, return_info=True)
+    assert [d.score for d in info] == pytest.approx(kernel_spread(kernels).tolist(), rel=1e-5)
+    assert info[1].score is not None
+    assert info[1].score > max(stage.gate.high, 2 * (info[0].score or 0))
+    assert info[1].action == "restore"
+    assert info[1].weight == 1
+    for face, after, decision in zip(faces, restored, info, strict=True):
+        assert decision.weight == pytest.approx(
+            stage.gate.weight(torch.tensor([decision.score], dtype=torch.float64)).item(), abs=1e-5
+        )
+        assert torch.equal(face, after) == (decision.action == "pass")
+    error = (restored - sharp).square().mean((1, 2, 3)), (faces - sharp).square().mean((1, 2, 3))
+    assert error[0][1] < 0.7 * error[1][1]
+    torch.testing.assert_close(create_restorer("gated:fast").restore(faces), restored, atol=1e-6, rtol=0)

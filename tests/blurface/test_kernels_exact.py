@@ -16,7 +16,15 @@ from scipy.io import savemat
 from torch.nn import functional
 
 from blurface.errors import InputError, KernelError
-from blurface.kernels import Kernel, KernelSet, centre_by_mass, check_psf, create_kernel_set
+from blurface.kernels import (
+    Kernel,
+    KernelSet,
+    centre_by_mass,
+    check_psf,
+    create_kernel_set,
+    gaussian_process,
+    join_kernel_sets,
+)
 from blurface.kernels.base import MAX_SIZE, odd_square, trim
 from blurface.kernels.convolve import blur
 from blurface.kernels.defocus import defocus_psf
@@ -46,7 +54,7 @@ def test_every_refusal_says_what_and_how_to_mend_it() -> None:
         ),
         (lambda: check_psf(np.ones((2, 2)), "k"), "k: its size 2 is even. Pad it to an odd size with zeros."),
         (
-            lambda: check_psf(EYE * np.inf, "k"),
+            lambda: check_psf(np.full((3, 3), np.inf), "k"),
             "k: it holds NaN or infinite values. Check the file it came from.",
         ),
         (
@@ -232,6 +240,43 @@ def test_sets_by_default_and_by_argument() -> None:
     assert seeded.name == "gp:2,5"
     other = sample_kernels(1, np.random.default_rng([5, 1]), valid_size=(20, 20))[0]
     np.testing.assert_array_equal(seeded.kernels[1].psf, other)
+
+
+def test_the_largest_set_is_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gaussian_process, "MAX_COUNT", 2)
+    assert len(gp_set(n=2).kernels) == 2
+    with pytest.raises(KernelError, match="Ask for 1 to 2"):
+        gp_set(n=3)
+
+
+def test_joined_sets(tmp_path: Path) -> None:
+    off = np.zeros((5, 5))
+    off[0, 0] = 1
+    np.save(tmp_path / "off.npy", off)
+    file = f"file:{tmp_path / 'off.npy'}"
+    alone, origin = join_kernel_sets([file], "mass")
+    assert origin == {"off": file}
+    assert (alone.name, alone.centre) == (file, "mass")
+    assert alone.kernels[0].psf[2, 2] == 1
+    both, origin = join_kernel_sets(["linear:5,0", file], "published")
+    assert origin == {"L5@0": "linear:5,0", "off": file}
+    assert both.name == f"linear:5,0+{file}"
+    assert both.source == f"section 4.5, table 4; {tmp_path / 'off.npy'}"
+    assert both.centre == "published"
+    assert [kernel.name for kernel in both.kernels] == ["L5@0", "off"]
+    np.testing.assert_array_equal(both.kernels[1].psf, off)
+    assert join_kernel_sets(["linear:5,0", file], "mass")[0].centre == "mass"
+    # Two kernels of one name: all are called by their sets.
+    clash, origin = join_kernel_sets(["linear:5,0", "linear:5,0;7,0"], "published")
+    names = ["linear:5,0/L5@0", "linear:5,0;7,0/L5@0", "linear:5,0;7,0/L7@0"]
+    assert [kernel.name for kernel in clash.kernels] == names
+    assert origin == dict(zip(names, ["linear:5,0", "linear:5,0;7,0", "linear:5,0;7,0"], strict=True))
+    np.testing.assert_array_equal(clash.kernels[2].psf, linear_psf(7.0, 0.0))
+    # Within one set alone, names are its own matter.
+    np.savez(tmp_path / "k.npz", k1=off, **{"1": off})
+    assert [k.name for k in join_kernel_sets([f"file:{tmp_path / 'k.npz'}"], "mass")[0].kernels] == ["1", "1"]
+    np.savez(tmp_path / "Levin09.npz", **{f"k{i}": np.eye(size) for i, size in enumerate(LEVIN_SIZES)})
+    assert len(join_kernel_sets(["levin8"], "mass", tmp_path)[0].kernels) == 8
 
 
 def test_trajectories_are_resampled_scaled_and_centred() -> None:

@@ -166,7 +166,7 @@ def verify(
     summary = results.summarise(evaluation, mean_subtraction=mean_subtraction, seed=seed, kernel_sets=origin)
     tables = results.tables(summary)
     for table in tables:
-        if table.name.startswith("accuracy"):
+        if table.name.startswith("accuracy") or table.name == "verifiers":
             click.echo(table.text())
     spent = time.time() - began
     if not quiet:

@@ -309,7 +309,9 @@ def test_an_extent_of_one_pixel_is_a_point() -> None:
     for extent in (0.0, 1.0):
         kernels = sample_kernels(2, np.random.default_rng(0), valid_size=(extent, extent))
         assert kernels.shape == (2, 1, 1)
+        assert kernels.dtype == np.float32
         assert kernels.ravel().tolist() == [1, 1]
+    assert sample_kernels(0, np.random.default_rng(0)).shape == (0, 1, 1)
     assert sample_kernels(2, np.random.default_rng(0), valid_size=(1, 1), size=5)[:, 2, 2].tolist() == [1, 1]
 
 
@@ -334,6 +336,15 @@ def test_rendering_by_hand() -> None:
     ends[[0, -1]] = 0.5
     row = sum(w * np.maximum(1 - np.abs(np.arange(-2, 3) - at), 0) for w, at in zip(ends, fine, strict=True))
     np.testing.assert_allclose(slow[2], row / ends.sum(), atol=1e-6)
+    # Along a diagonal the four weights are products, so that the number of points shows: a quarter pixel
+    # is one step, two pixels are eight.
+    for end, count in ((0.25, 1), (2.0, 8)):
+        drawn = render(np.array([[[0.0, 0.0], [end, end]]]), 7)[0]
+        expected = np.zeros((7, 7))
+        for number in range(count + 1):
+            near = np.maximum(1 - np.abs(np.arange(-3, 4) - end * number / count), 0)
+            expected += np.outer(near, near) * (0.5 if number in (0, count) else 1)
+        np.testing.assert_allclose(drawn, expected / count, atol=1e-6)
     # Several at once, each of unit sum and none in another's array.
     both = render(np.concatenate([path, -path]), 5)
     np.testing.assert_allclose(both.sum((1, 2)), 1, atol=1e-6)

@@ -484,7 +484,7 @@ def reject_curves(curves: Mapping[str, RejectCurve], note: str = "") -> Figure:
         How the blur score is made.
     """
     names = list(curves)
-    figure = Figure(figsize=(WIDTH * 0.75, 3.2), layout="constrained")
+    figure = Figure(figsize=(WIDTH * 0.75, 3.6), layout="constrained")
     axis = figure.subplots()
     for name, curve in curves.items():
         style = look(name, names)

@@ -79,7 +79,8 @@ def time_restorers(
     rounds : int
         Timed calls of each method and batch size; fewer where ``limit`` is spent.
     limit : float
-        Seconds for one method and batch size, warm-up included; at least one timed call is made.
+        Seconds for one method and batch size, warm-up included. Of the smallest batch at least one timed
+        call is made; of a larger one none where a method would outlast the limit by its time for a face.
     clock, processor : callable
         Wall and processor seconds.
     progress : callable
@@ -101,13 +102,15 @@ def time_restorers(
         raise InputError(f"rounds={rounds}, batches={tuple(batches)}: both must be 1 or more.")
     timings = []
     done, total = 0, (rounds + 1) * len(restorers) * len(batches)
-    for batch in batches:
+    single: dict[str, float] = {}
+    for batch in sorted(set(batches)):
+        chosen = {name: each for name, each in restorers.items() if single.get(name, 0.0) * batch < limit}
         inputs = [(_filled(faces, batch), psf) for faces, psf in probes]
-        rows = {name: Timing(name, batch) for name in restorers}
-        spent = dict.fromkeys(restorers, 0.0)
+        rows = {name: Timing(name, batch) for name in chosen}
+        spent = dict.fromkeys(chosen, 0.0)
         for turn in range(rounds + 1):
             faces, psf = inputs[turn % len(inputs)]
-            for name, restorer in restorers.items():
+            for name, restorer in chosen.items():
                 done += 1
                 if spent[name] >= limit and rows[name].wall:
                     continue
@@ -119,6 +122,7 @@ def time_restorers(
                     rows[name].processor.append(used / batch)
                 progress(name, done, total)
         timings += list(rows.values())
+        single = {name: row.median for name, row in rows.items()} | single
     return timings
 
 

@@ -101,7 +101,7 @@ Costs = dict[str, tuple[int | None, float | None]]
     type=click.FloatRange(min=0),
     default=120.0,
     show_default=True,
-    help="Seconds for one method and batch size in table 1; one call is made in any case.",
+    help="Seconds for one method and batch size in table 1; one call of a single face is made in any case.",
 )
 @click.option(
     "--crops", type=click.Choice(["auto", "photographs", "aligned"]), default="auto", show_default=True

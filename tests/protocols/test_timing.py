@@ -82,6 +82,22 @@ def test_one_call_is_all_there_is_where_it_takes_longer_than_the_limit() -> None
     assert method.calls == 1
 
 
+def test_a_slow_method_is_timed_face_by_face_only() -> None:
+    clock = Clock()
+    fast, slow = Takes(clock, lambda call: 0.01), Takes(clock, lambda call: 5.0)
+    timings = time_restorers(
+        {"fast": fast, "slow": slow},
+        PROBES,
+        batches=(32, 1),
+        rounds=3,
+        limit=100,
+        clock=clock,
+        processor=clock,
+    )
+    assert [(timing.restorer, timing.batch) for timing in timings] == [("fast", 1), ("slow", 1), ("fast", 32)]
+    assert slow.batches == [1] * 4
+
+
 def test_nothing_to_time_with() -> None:
     with pytest.raises(InputError):
         time_restorers({}, [])

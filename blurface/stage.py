@@ -134,7 +134,7 @@ class DeblurStage:
 
         resolved = resolve_device(device)
         if backend == "auto":
-            backend = best_backend() if resolved.type == "cpu" and not differentiable else "torch"
+            backend = best_backend(name) if resolved.type == "cpu" and not differentiable else "torch"
         if backend == "torch":
             restorer = create_restorer(name, device=resolved, **options)
         elif device == "auto" or resolved.type == "cpu":

@@ -14,17 +14,26 @@ if TYPE_CHECKING:
 BACKENDS = ("torch", "onnxruntime", "openvino")
 
 
-def best_backend() -> str:
+_FASTEST_IN_TORCH = frozenset({"deepdeblur"})
+"""Networks that PyTorch runs in another, faster form than exported files have."""
+
+
+def best_backend(name: str = "fast") -> str:
     """The backend that ``"auto"`` stands for: ONNX Runtime, OpenVINO, PyTorch, whichever is installed.
 
-    In this order of speed with float32 and dynamic shapes (``benchmarks/speed.py``). Where the CPU
-    computes bfloat16 natively, PyTorch uses it and is taken.
+    In this order of speed with float32 and dynamic shapes (docs/speed.md). Where the CPU computes
+    bfloat16 natively, PyTorch uses it and is taken.
+
+    Parameters
+    ----------
+    name : str
+        Of the network.
     """
     from importlib.util import find_spec
 
     from ..weights import bf16_is_fast
 
-    if bf16_is_fast():
+    if bf16_is_fast() or name in _FASTEST_IN_TORCH:
         return "torch"
     return next((name for name in ("onnxruntime", "openvino") if find_spec(name)), "torch")
 

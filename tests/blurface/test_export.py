@@ -214,6 +214,7 @@ def test_mistakes_are_told(exported: Path, tmp_path: Path) -> None:
         with pytest.raises(WeightsError, match=r"bad\.onnx"):
             load_backend(name, tmp_path / "bad.onnx")
     assert best_backend() in ("openvino", "onnxruntime", "torch")
+    assert best_backend("deepdeblur") == "torch"
 
 
 def test_a_wrong_export_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

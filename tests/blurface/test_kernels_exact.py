@@ -24,6 +24,7 @@ from blurface.kernels import (
     create_kernel_set,
     gaussian_process,
     join_kernel_sets,
+    rms_radius,
 )
 from blurface.kernels.base import MAX_SIZE, odd_square, trim
 from blurface.kernels.convolve import blur
@@ -151,6 +152,15 @@ def test_centring_moves_and_grows_only_where_mass_would_leave() -> None:
     assert moved[6, 4] == pytest.approx(0.25)
 
 
+def test_radius_of_two_masses_is_half_their_distance() -> None:
+    for transposed in (False, True):
+        masses = np.zeros((7, 7), np.uint8)
+        masses[0, 1], masses[0, 5] = 3, 3  # off the middle, and of no unit sum
+        assert rms_radius(masses.T if transposed else masses) == pytest.approx(2)
+        masses[0, 5] = 1  # at a quarter of the mass: 4 * sqrt(3/4 * 1/4)
+        assert rms_radius(masses.T if transposed else masses) == pytest.approx(np.sqrt(3))
+
+
 def test_centred_sets() -> None:
     off = np.zeros((5, 5))
     off[0, 0] = 1
@@ -219,7 +229,8 @@ def test_defocus_shares_by_counting_points() -> None:
     )
 
 
-def test_sets_by_default_and_by_argument() -> None:
+def test_sets_by_default_and_by_argument(tmp_path: Path) -> None:
+    assert create_kernel_set("linear", data_root=tmp_path).name == "linear:15,45"  # needs no data, minds none
     disc = create_kernel_set("defocus")
     assert (disc.name, disc.source, [k.name for k in disc.kernels]) == ("defocus:4", "disc", ["R4"])
     assert disc.kernels[0].psf.tolist() == defocus_psf(4.0).tolist()

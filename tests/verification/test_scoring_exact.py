@@ -74,6 +74,29 @@ def test_shift_counts_pairs_with_a_score_before_and_after() -> None:
     assert np.isnan(none.impostor)
 
 
+def test_carried_thresholds_by_hand() -> None:
+    # Fold 0 is judged by fold 1's best threshold, and the other way round; labels may be numbers.
+    sharp = [0.9, 0.1, 0.8, 0.3]
+    probe = [0.5, 0.2, 0.2, 0.4]
+    result = scoring.carry_over(sharp, probe, [1, 0, 1, 0], [0, 0, 1, 1])
+    assert result.thresholds.tolist() == [0.3, 0.1]
+    assert result.matches.tolist() == [True, False, True, True]
+    assert result.correct.tolist() == [True, True, True, False]
+    assert result.accuracies.tolist() == [1.0, 0.5]
+    assert result.mean == 0.75
+    assert result.std == pytest.approx(np.sqrt(0.125))
+    assert (result.fnmr, result.fmr) == (0.0, 0.5)
+
+
+@pytest.mark.parametrize("kind", [True, False])
+def test_shares_of_no_pairs_are_not_numbers(kind: bool) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        result = scoring.cross_validate([0.1, 0.2, 0.3, 0.4], [kind] * 4, [0, 0, 1, 1])
+    assert np.isnan(result.fmr if kind else result.fnmr)
+    assert not np.isnan(result.fnmr if kind else result.fmr)
+
+
 def test_every_refusal_says_what_and_how_to_mend_it() -> None:
     cases: list[tuple[Callable[[], object], str]] = [
         (lambda: scoring.score(A, B, metric="l1"), "metric='l1' is unknown. Use cosine or euclidean."),  # type: ignore[arg-type]

@@ -15,7 +15,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from blurface.backends import best_backend, create_backend_restorer, load_backend
-from blurface.backends import exported as from_file
 from blurface.backends.base import Backend, BackendRestorer
 from blurface.backends.torch import TorchBackend
 from blurface.cli import main
@@ -24,6 +23,7 @@ from blurface.export import check_parity, export_onnx, export_openvino
 from blurface.gate import Gate
 from blurface.networks import build_network
 from blurface.quantise import quantise_onnx
+from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 from blurface.stage import DeblurStage
 from blurface.weights import save_model
@@ -120,7 +120,7 @@ def test_a_shape_compiled_for_itself_gives_the_same(exported: Path) -> None:
 
 
 def test_an_exported_file_is_a_restorer_for_the_tables(exported: Path) -> None:
-    made = from_file(str(exported))
+    made = create_restorer(f"exported:{exported}", threads=1)
     assert made.name == "net"
     x = torch.rand(2, 3, 30, 20)
     torch.testing.assert_close(made.restore(x), Untrained().restore(x), atol=1e-3, rtol=0)

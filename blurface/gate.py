@@ -25,7 +25,7 @@ from .errors import InputError, KernelError, WeightsError
 Action = Literal["pass", "blend", "restore"]
 
 
-def kernel_spread(kernels: Tensor, floor: float = 0.05) -> Tensor:
+def kernel_spread(kernels: Tensor, floor: float = 0.02) -> Tensor:
     """Root mean square distance of a kernel's mass from its centre of mass, in pixels.
 
     Parameters

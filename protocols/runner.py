@@ -19,6 +19,7 @@ import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -666,8 +667,7 @@ def _execute(tasks: list[Task], worker: Worker, settings: Settings, progress: Pr
 
     for phase in list(totals)[:1]:
         progress(phase, 0, totals[phase])
-    rough = sum(_rough_seconds(worker, task) * len(task.images) for task in tasks)
-    jobs = settings.jobs or processes.default_jobs(settings.device, rough)
+    jobs = settings.jobs or processes.default_jobs(settings.device, _rough_seconds(worker, tasks))
     if jobs == 1 or len(tasks) < 2:
         with processes.one_thread():
             for task in tasks:
@@ -677,14 +677,24 @@ def _execute(tasks: list[Task], worker: Worker, settings: Settings, progress: Pr
     return seconds
 
 
-def _rough_seconds(worker: Worker, task: Task) -> float:
-    """What a face may cost on one processor, for deciding whether to start processes at all."""
-    embedding = _EMBED_SECONDS * sum(len(product.cells) for product in task.products)
-    name = task.products[0].restorer
-    if name in (None, CONTROL):
-        return embedding
-    gflop = worker.restorer(str(name)).gflop()
-    return embedding + (0.5 if gflop is None else gflop / _GFLOP_A_SECOND)
+def _rough_seconds(worker: Worker, tasks: Sequence[Task]) -> float:
+    """What tasks may cost on one processor, for deciding whether to start processes at all."""
+
+    @cache
+    def restoring(name: str | None) -> float:
+        if name in (None, CONTROL):
+            return 0.0
+        gflop = worker.restorer(str(name)).gflop()
+        return 0.5 if gflop is None else gflop / _GFLOP_A_SECOND
+
+    return sum(
+        len(task.images)
+        * (
+            _EMBED_SECONDS * sum(len(product.cells) for product in task.products)
+            + restoring(task.products[0].restorer)
+        )
+        for task in tasks
+    )
 
 
 _worker: Worker | None = None

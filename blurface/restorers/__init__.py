@@ -28,6 +28,7 @@ for _name, _target, _summary, _source in (
     ("perrone", f"{_CLASSICAL}.perrone:Perrone", "total variation", "Perrone & Favaro 2014"),
     ("sun", f"{_CLASSICAL}.sun:Sun", "edge-based patch priors", "Sun et al. 2013"),
     ("michaeli", f"{_CLASSICAL}.michaeli:Michaeli", "internal patch recurrence", "Michaeli & Irani 2014"),
+    ("chakrabarti", f"{_CLASSICAL}.chakrabarti:Chakrabarti", "neural deconvolution", "Chakrabarti 2016"),
     ("sparse-deconv", f"{_CLASSICAL}.nonblind:SparseDeconv", "oracle: 0.8-norm prior", "Levin et al. 2007"),
     ("fast-deconv", f"{_CLASSICAL}.nonblind:FastDeconv", "oracle: hyper-Laplacian", "Krishnan & Fergus 2009"),
     ("epll", f"{_CLASSICAL}.epll:Epll", "oracle: patch mixture prior", "Zoran & Weiss 2011"),

@@ -462,13 +462,18 @@ def test_the_packaged_network_restores_patches_it_never_saw() -> None:
     network = chakrabarti.load_network()
     assert chakrabarti._PACKAGED.stat().st_size < 8e6
     gains = []
-    for left in (60, 200, 320):
-        sharp = _photo(110, 110, 90, left)
-        blurry = _blur(sharp, torch.nn.functional.pad(_stroke(9), (1, 1, 1, 1)))
-        restored = chakrabarti.first_estimate(blurry, network, stride=5)
-        inside = core.crop(core.crop(sharp, 5), 16)
-        gains.append(_psnr(restored, inside) - _psnr(core.crop(blurry, 16), inside))
-    assert np.mean(gains) > 0
+    for size in (9, 13, 17):
+        kernel = torch.nn.functional.pad(_stroke(size), (1, 1, 1, 1))
+        edge = size // 2 + 1
+        for left in (60, 200, 320):
+            sharp = _photo(110, 110, 90, left)
+            blurry = _blur(sharp, kernel)
+            generator = torch.Generator().manual_seed(0)
+            blurry = blurry + 0.01 * torch.randn(blurry.shape, generator=generator)
+            restored = chakrabarti.first_estimate(blurry, network, stride=5)
+            inside = core.crop(core.crop(sharp, edge), 16)
+            gains.append(_psnr(restored, inside) - _psnr(core.crop(blurry, 16), inside))
+    assert np.mean(gains) > 0.15  # 0.30 dB: the network is small and knows faces
 
 
 @needs_network

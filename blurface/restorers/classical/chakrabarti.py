@@ -461,6 +461,7 @@ class Chakrabarti(ClassicalRestorer):
 
     def fingerprint(self) -> dict[str, Any]:
         """As of every restorer, with the weights and the last step's."""
+        load_network(self.settings.network)  # says what is wrong with a file that is not one
         weights = Path(self.settings.network or _PACKAGED).read_bytes()
         return {
             **super().fingerprint(),

@@ -20,6 +20,7 @@ from blurface.errors import BlurfaceError, ImageError, InputError, UnknownNameEr
 from blurface.gate import Gate
 from blurface.restorers.base import Restorer
 from blurface.stage import DeblurStage, resolve_device
+from blurface.weights import list_models
 
 GATE = Gate(low=0.5, high=2.0)
 
@@ -181,3 +182,18 @@ def test_importing_blurface_does_not_import_torch() -> None:
     code = "import sys, blurface; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.skipif("fast" not in list_models(), reason="the package holds no weights of 'fast'")
+def test_the_packaged_network_serves_threads_of_different_sizes() -> None:
+    stage = DeblurStage.from_pretrained("fast", device="cpu")
+    rng = np.random.default_rng(0)
+    pictures = [
+        Image.fromarray(rng.integers(0, 256, (h, w, 3), dtype=np.uint8))
+        for h, w in [(40, 32), (33, 47), (64, 24)] * 2
+    ]
+    with ThreadPoolExecutor(3) as pool:  # sizes that no call has prepared before
+        together = list(pool.map(stage, pictures))
+    for picture, got in zip(pictures, together, strict=True):
+        difference = np.asarray(stage(picture)).astype(int) - np.asarray(got)
+        assert abs(difference).max() <= 1

@@ -20,6 +20,7 @@ from blurface.kernels import (
     Kernel,
     KernelSet,
     centre_by_mass,
+    centre_of_mass,
     check_psf,
     create_kernel_set,
     gaussian_process,
@@ -153,6 +154,8 @@ def test_centring_moves_and_grows_only_where_mass_would_leave() -> None:
 
 
 def test_radius_of_two_masses_is_half_their_distance() -> None:
+    assert centre_of_mass(np.array([[0, 0, 0], [0, 0, 0], [2, 0, 6]])) == (1.0, 0.5)
+    assert centre_of_mass(np.array([[0, 0, 2], [0, 0, 0], [0, 0, 6]])) == (0.5, 1.0)
     for transposed in (False, True):
         masses = np.zeros((7, 7), np.uint8)
         masses[0, 1], masses[0, 5] = 3, 3  # off the middle, and of no unit sum
@@ -190,12 +193,14 @@ def test_fingerprint_is_that_of_names_and_values() -> None:
 @pytest.mark.parametrize("margin", [0, 1])
 def test_borders_are_numpys(border: str, mode: str, margin: int) -> None:
     rng = np.random.default_rng(0)
-    image, psf = rng.random((8, 11)), rng.random((5, 5))
+    image, psf = rng.random((8, 11)), rng.random((5, 5), dtype=np.float32)
     got = blur(torch.from_numpy(image)[None, None], torch.from_numpy(psf), margin=margin, border=border)[0, 0]  # type: ignore[arg-type]
     assert got.dtype == torch.float64
     padded = torch.from_numpy(np.pad(image, 2 - margin, mode=mode))  # type: ignore[call-overload]
-    expected = functional.conv2d(padded[None, None], torch.from_numpy(psf[::-1, ::-1].copy())[None, None])
-    torch.testing.assert_close(got, expected[0, 0])
+    expected = functional.conv2d(
+        padded[None, None], torch.from_numpy(psf[::-1, ::-1].astype(float))[None, None]
+    )
+    torch.testing.assert_close(got, expected[0, 0], rtol=0, atol=1e-12)  # the images' precision
     assert got.shape == (8 - 2 * margin, 11 - 2 * margin)
 
 
@@ -388,7 +393,7 @@ def test_every_kind_of_file_gives_the_same_kernel(tmp_path: Path) -> None:
     Image.fromarray(scaled).save(tmp_path / "i.png")
     Image.fromarray(np.dstack([scaled] * 3)).save(tmp_path / "j.png")
     Image.fromarray((PSF * 9000).astype(np.uint16)).save(tmp_path / "k.png")
-    Image.fromarray(PSF.astype(np.float32)).save(tmp_path / "l.tif")
+    Image.fromarray((PSF / 10).astype(np.float32)).save(tmp_path / "l.tif")
     Image.fromarray((PSF * 9000).astype(np.int32)).save(tmp_path / "m.tiff")
     names = {
         "a.mat": ["1"], "B.MAT": ["1"], "c.mat": ["1", "2"], "d.mat": ["one"], "e.mat": ["1", "2"],
@@ -419,6 +424,11 @@ def test_every_refusal_of_a_file_says_what_and_how_to_mend_it(tmp_path: Path) ->
     np.savez_compressed(tmp_path / "bomb.npz", k1=np.zeros((12000, 12000), np.uint8))
     with h5py.File(tmp_path / "bomb.mat", "w") as file:
         file.create_dataset("k", (10**6, 10**6), "f4", chunks=(100, 100))
+    with h5py.File(tmp_path / "cells.mat", "w") as file:
+        held = file.create_dataset("#refs#/a", (5000, 5000), "f4", chunks=(100, 100))
+        file.create_dataset("kernels", data=np.array([held.ref], dtype=h5py.ref_dtype))
+    savemat(tmp_path / "old.mat", {"k": np.zeros((5000, 5000), np.uint8)}, do_compression=True)
+    Image.new("L", (1030, 1030), 9).save(tmp_path / "vast.png")
     (tmp_path / "text.png").write_text("no picture")
     (tmp_path / "cut.npy").write_bytes(b"\x93NUMPY\x01")
     cases = {
@@ -433,6 +443,12 @@ def test_every_refusal_of_a_file_says_what_and_how_to_mend_it(tmp_path: Path) ->
         "Kernels have at most 1023 pixels a side.",
         "bomb.mat": ": k holds 1,000,000,000,000 values, too many for kernels. "
         "Kernels have at most 1023 pixels a side.",
+        "cells.mat": ": 1 holds 25,000,000 values, too many for kernels. "
+        "Kernels have at most 1023 pixels a side.",
+        "old.mat": ": k holds 25,000,000 values, too many for kernels. "
+        "Kernels have at most 1023 pixels a side.",
+        "vast.png": ": 1030 x 1030 pixels are more than the 1046529 that are decoded. "
+        "Reduce the picture, or crop the face from it.",
         "text.png": "is not a picture in a known format. Save it again as PNG or JPEG.",
     }
     for name, rest in cases.items():
@@ -446,6 +462,11 @@ def test_every_refusal_of_a_file_says_what_and_how_to_mend_it(tmp_path: Path) ->
     ) as caught:
         read_kernels(tmp_path / "cut.npy")
     assert caught.value.hint == "Is the file complete?"
+
+
+def test_the_largest_kernel_is_read(tmp_path: Path) -> None:
+    Image.new("L", (MAX_SIZE, MAX_SIZE), 9).save(tmp_path / "a.png")
+    assert read_kernels(tmp_path / "a.png")[0].size == MAX_SIZE
 
 
 def test_a_pickled_array_is_not_unpickled(tmp_path: Path) -> None:

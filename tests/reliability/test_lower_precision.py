@@ -84,4 +84,4 @@ def test_a_list_of_mixed_sizes_is_what_each_picture_is_alone(fast: Restorer) -> 
     pictures = [rng.random((*size, 3), dtype=np.float32) for size in sizes]
     together = stage(pictures)
     for picture, restored in zip(pictures, together, strict=True):
-        np.testing.assert_allclose(restored, stage(picture), atol=2e-5)
+        np.testing.assert_allclose(restored, stage(picture), atol=2e-4)  # a twentieth of a grey level

@@ -151,3 +151,14 @@ def test_without_pairs_of_a_kind_a_figure_says_why_there_is_none() -> None:
     resolved = scoring.roc(np.arange(20.0), [False] * 10 + [True] * 10, fars=(0.05, 0.1))
     assert resolved.tar_at_far[0.05].reason == "insufficient data: 10 impostor pairs for FAR 0.05"
     assert resolved.tar_at_far[0.1] == scoring.Rate(1.0)
+
+
+def test_failures_come_last_on_the_curve_whatever_the_scale() -> None:
+    # Distances, negated: the failed genuine pair must lie below the worst of them.
+    for shift in (0.0, -50.0, 50.0):
+        curve = scoring.roc([-np.inf, -4 + shift, -7 + shift, -9 + shift], [True, True, False, False])
+        assert curve.tar.tolist() == [0, 0.5, 0.5, 0.5, 1]
+        assert curve.far.tolist() == [0, 0, 0.5, 1, 1]
+        assert curve.auc.value == 0.5
+    nobody = scoring.roc([-np.inf, -np.inf], [True, False])
+    assert nobody.auc.value == nobody.eer.value == 0.5  # one tie: halfway between (0, 0) and (1, 1)

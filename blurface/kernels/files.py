@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
@@ -105,18 +104,11 @@ def _read_mat(path: Path) -> dict[str, NDArray[Any]]:
                 elif item.ndim == 2:
                     arrays[name] = np.asarray(item).T
         return arrays
-    from scipy.io import loadmat, whosmat
+    from .matlab import read_matlab
 
-    for name, shape, _ in whosmat(path):
-        _check_count(path, name, math.prod(shape))
-    arrays = {}
-    for name, value in loadmat(path).items():
-        if name.startswith("__"):
-            continue
-        if value.dtype == object:
-            arrays.update({str(i + 1): np.asarray(entry) for i, entry in enumerate(value.ravel())})
-        else:
-            arrays[name] = value
+    arrays, counts = read_matlab(path, _MAX_VALUES)
+    for name, count in counts.items():
+        _check_count(path, name, count)
     return arrays
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from pathlib import Path
 from types import ModuleType
 
@@ -38,10 +37,6 @@ def test_seeds_and_corpus_hold_the_promises(target: str) -> None:
         TARGETS[target](data)
 
 
-@pytest.mark.skipif(
-    "BLURFACE_FUZZ" not in os.environ,
-    reason="set BLURFACE_FUZZ=1: damaged files can crash a reader's C library, and the whole suite with it",
-)
 @pytest.mark.parametrize("target", list(TARGETS))
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())

@@ -27,18 +27,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import InputError, WeightsError
-from .base import ClassicalRestorer
 from .core import (
     ValidConvolution,
     edgetaper,
     from_frequency,
     grey,
     inner,
-    project_kernels,
-    remove_small_components,
     to_frequency,
 )
-from .epll import EpllSettings, last_step_fingerprint, restore_with_epll
+from .epll import EndsInEpll, EpllSettings, restore_with_epll
+from .kernel_fit import clean_kernels, oriented_responses
 
 PATCH = 65
 OUTPUT = 33
@@ -292,31 +290,6 @@ def first_estimate(pictures: Tensor, network: ChakrabartiNetwork, stride: int = 
 
 
 @lru_cache(maxsize=1)
-def oriented_filters() -> Tensor:
-    """First and second derivatives of a Gaussian of unit sigma in eight directions, (16, 11, 11)."""
-    t = torch.arange(-5, 6, dtype=torch.float64)
-    gauss = torch.exp(-(t**2) / 2)
-    factors = [gauss, -t * gauss, (t**2 - 1) * gauss]
-    smooth, first, second = (factor / factor.norm() for factor in factors)
-    filters = []
-    for turn in range(8):
-        c, s = math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)
-        filters.append(c * torch.outer(smooth, first) + s * torch.outer(first, smooth))
-        filters.append(
-            c * c * torch.outer(smooth, second)
-            + 2 * c * s * torch.outer(first, first)
-            + s * s * torch.outer(second, smooth)
-        )
-    return torch.stack(filters)
-
-
-def _responses(pictures: Tensor) -> Tensor:
-    """(N, H, W) -> (N, 16, H - 10, W - 10), convolution."""
-    filters = oriented_filters().flip(1, 2)[:, None].to(pictures)
-    found: Tensor = functional.conv2d(pictures[:, None], filters)
-    return found
-
-
 def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
     t = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
     g = torch.exp(-0.5 * (t / sigma) ** 2)
@@ -354,7 +327,7 @@ def estimate_kernels(
         (N, K, K), unit sum. A delta where no kernel survives the 1-norm.
     """
     settings = settings or ChakrabartiSettings()
-    y, x = _responses(blurry), _responses(estimates)
+    y, x = oriented_responses(blurry), oriented_responses(estimates)
     shape = (y.shape[-2], y.shape[-1])
     x = x * strongest(x.square().sum(1), settings.edges)[:, None]
     window = _gaussian(25, 25 / 6, y)[:, None]
@@ -382,7 +355,7 @@ def estimate_kernels(
         kernels = kernels - kernels.clamp(min=-reg / beta, max=reg / beta)
     flat = kernels.flatten(0, 1)
     alive = flat.amax((1, 2)) > 0
-    flat = project_kernels(remove_small_components(project_kernels(flat, 1e-3)))
+    flat = clean_kernels(flat, 1e-3)
     kernels = flat.view_as(kernels)
     residual = (transform(kernels)[:, :, None] * x_f[:, None] - y_f[:, None]).abs().square()
     cost = residual.sum((2, 3, 4)).masked_fill(~alive.view(kernels.shape[:2]), torch.inf)
@@ -446,7 +419,7 @@ def _valid(pictures: Tensor, kernels: Tensor) -> Tensor:
     return ValidConvolution(kernels, (pictures.shape[-2], pictures.shape[-1])).forward(pictures)
 
 
-class Chakrabarti(ClassicalRestorer):
+class Chakrabarti(EndsInEpll):
     """Neural blind deconvolution (Chakrabarti 2016), with a narrower network of our own training."""
 
     name = "chakrabarti"
@@ -460,11 +433,7 @@ class Chakrabarti(ClassicalRestorer):
         return sum(tensor.numel() for tensor in load_network(self.settings.network).state_dict().values())
 
     def fingerprint(self) -> dict[str, Any]:
-        """As of every restorer, with the weights and the last step's."""
+        """As of every method that ends in EPLL, with the weights."""
         load_network(self.settings.network)  # says what is wrong with a file that is not one
         weights = Path(self.settings.network or _PACKAGED).read_bytes()
-        return {
-            **super().fingerprint(),
-            "weights": hashlib.sha256(weights).hexdigest()[:16],
-            **last_step_fingerprint(self.settings.prior),
-        }
+        return {**super().fingerprint(), "weights": hashlib.sha256(weights).hexdigest()[:16]}

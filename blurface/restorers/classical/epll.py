@@ -423,14 +423,6 @@ def _solve(apply: Any, precondition: Any, right: Tensor, x: Tensor, settings: Ep
     return x
 
 
-def last_step_fingerprint(prior: str) -> dict[str, str]:
-    """What determines the last step of Sun, Michaeli and Chakrabarti: digests of mixture and code."""
-    sha = hashlib.sha256()
-    for name in ("epll.py", "kernel_fit.py"):
-        sha.update(Path(__file__).with_name(name).read_bytes())
-    return {"prior": load_mixture(prior).digest, "last_step": sha.hexdigest()[:16]}
-
-
 def restore_with_epll(
     rgb: Tensor,
     kernels: Tensor,
@@ -479,3 +471,15 @@ class Epll(ClassicalRestorer):
     def fingerprint(self) -> dict[str, Any]:
         """As of every restorer, and a digest of the mixture."""
         return {**super().fingerprint(), "prior": load_mixture(self.settings.prior).digest}
+
+
+class EndsInEpll(ClassicalRestorer):
+    """Base of the blind methods whose last step is EPLL: Sun, Michaeli and Chakrabarti."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """As of every restorer, with digests of the last step's mixture and code."""
+        sha = hashlib.sha256()
+        for name in ("epll.py", "kernel_fit.py"):
+            sha.update(Path(__file__).with_name(name).read_bytes())
+        last = {"prior": load_mixture(self.settings.prior).digest, "last_step": sha.hexdigest()[:16]}
+        return {**super().fingerprint(), **last}

@@ -1,12 +1,46 @@
-"""Least squares for a kernel, given fields of the sharp and of the blurry picture (Sun, Michaeli)."""
+"""What Sun, Michaeli and Chakrabarti share: edges by oriented filters, least squares for a kernel."""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-from .core import conjugate_gradients, from_frequency, inner, to_frequency
+from .core import (
+    conjugate_gradients,
+    from_frequency,
+    inner,
+    project_kernels,
+    remove_small_components,
+    to_frequency,
+)
+
+
+def oriented_filters() -> Tensor:
+    """First and second derivatives of a Gaussian of unit sigma in eight directions, (16, 11, 11)."""
+    t = torch.arange(-5, 6, dtype=torch.float64)
+    gauss = torch.exp(-(t**2) / 2)
+    factors = [gauss, -t * gauss, (t**2 - 1) * gauss]
+    smooth, first, second = (factor / factor.norm() for factor in factors)
+    filters = []
+    for turn in range(8):
+        c, s = math.cos(turn * math.pi / 8), math.sin(turn * math.pi / 8)
+        filters.append(c * torch.outer(smooth, first) + s * torch.outer(first, smooth))
+        filters.append(
+            c * c * torch.outer(smooth, second)
+            + 2 * c * s * torch.outer(first, first)
+            + s * s * torch.outer(second, smooth)
+        )
+    return torch.stack(filters)
+
+
+def oriented_responses(pictures: Tensor) -> Tensor:
+    """Convolution with the :func:`oriented_filters`: (N, H, W) to (N, 16, H - 10, W - 10)."""
+    filters = oriented_filters().flip(1, 2)[:, None].to(pictures)
+    found: Tensor = functional.conv2d(pictures[:, None], filters)
+    return found
 
 
 def difference_fields(x: Tensor, first: float, second: float) -> list[Tensor]:
@@ -76,3 +110,8 @@ def fit_kernels(
         return correlate(images) + ridge * energy * k
 
     return conjugate_gradients(apply, correlate([place(y) for y in targets]), start, iterations)
+
+
+def clean_kernels(kernels: Tensor, threshold: float) -> Tensor:
+    """Drop values below ``threshold`` of the peak, then small parts; (N, K, K), unit sum."""
+    return project_kernels(remove_small_components(project_kernels(kernels, threshold)))

@@ -17,7 +17,6 @@ the structure is the paper's, the numbers of :class:`MichaeliSettings` are ours.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +25,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import InputError
-from .base import ClassicalRestorer
 from .core import (
     ValidConvolution,
     conjugate_gradients,
@@ -38,8 +36,8 @@ from .core import (
     remove_small_components,
     resize,
 )
-from .epll import EpllSettings, last_step_fingerprint, restore_with_epll
-from .kernel_fit import difference_fields, fit_kernels
+from .epll import EndsInEpll, EpllSettings, restore_with_epll
+from .kernel_fit import clean_kernels, difference_fields, fit_kernels
 
 PATCH = 5
 
@@ -205,7 +203,7 @@ def estimate_kernels(pictures: Tensor, kernel_size: int, settings: MichaeliSetti
             found = fit_kernels(
                 difference_fields(x, 1.0, 0.0), edges, kernels, settings.ridge, settings.solver_iterations
             )
-            kernels = project_kernels(remove_small_components(project_kernels(found, settings.threshold)))
+            kernels = clean_kernels(found, settings.threshold)
     assert kernels is not None
     return project_kernels(remove_small_components(kernels))
 
@@ -234,7 +232,7 @@ def michaeli(
     return restore_with_epll(rgb, kernels, final), kernels
 
 
-class Michaeli(ClassicalRestorer):
+class Michaeli(EndsInEpll):
     """Internal patch recurrence (Michaeli and Irani 2014), from the paper's description."""
 
     name = "michaeli"
@@ -242,7 +240,3 @@ class Michaeli(ClassicalRestorer):
 
     def _estimate(self, pictures: Tensor, kernels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return michaeli(pictures, self.kernel_size, self.settings)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """As of every restorer, and the last step's."""
-        return {**super().fingerprint(), **last_step_fingerprint(self.settings.prior)}

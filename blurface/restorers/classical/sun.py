@@ -19,29 +19,24 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from ...errors import InputError
-from .base import ClassicalRestorer
-from .chakrabarti import oriented_filters
 from .core import (
     ValidConvolution,
     conjugate_gradients,
     delta_kernels,
     grey,
     pad_edge,
-    project_kernels,
     pyramid_sizes,
-    remove_small_components,
     resize,
     resize_kernels,
 )
-from .epll import EpllSettings, last_step_fingerprint, restore_with_epll
-from .kernel_fit import difference_fields, fit_kernels
+from .epll import EndsInEpll, EpllSettings, restore_with_epll
+from .kernel_fit import clean_kernels, difference_fields, fit_kernels, oriented_responses
 
 PATCH = 5
 # Deciles (5%, 15%, ..., 95%) of the standard deviation of 5x5 patches at the strongest 2% of the edges
@@ -155,8 +150,7 @@ def edge_positions(x: Tensor, count: int, margin: int) -> Tensor:
     margin : int
         Pixels next to the border that are left out, at least 2.
     """
-    filters = oriented_filters().flip(1, 2)[:, None].to(x)
-    energy = functional.conv2d(pad_edge(x, 5)[:, None], filters).square().sum(1)
+    energy = oriented_responses(pad_edge(x, 5)).square().sum(1)
     inside = energy[:, margin : x.shape[-2] - margin, margin : x.shape[-1] - margin]
     flat = inside.flatten(1).topk(count, dim=1).indices
     width = inside.shape[-1]
@@ -260,7 +254,7 @@ class _Level:
         ]
         targets = difference_fields(self.y, s.first, s.second)
         found = fit_kernels(sources, targets, kernels, s.ridge, s.solver_iterations)
-        return project_kernels(remove_small_components(project_kernels(found, s.threshold)))
+        return clean_kernels(found, s.threshold)
 
     def run(self, kernels: Tensor) -> Tensor:
         for _ in range(self.settings.iterations):
@@ -321,7 +315,7 @@ def sun(rgb: Tensor, kernel_size: int, settings: SunSettings | None = None) -> t
     return restore_with_epll(rgb, kernels, final), kernels
 
 
-class Sun(ClassicalRestorer):
+class Sun(EndsInEpll):
     """Edge-based patch priors (Sun, Cho, Wang and Hays 2013), from the paper's description."""
 
     name = "sun"
@@ -329,7 +323,3 @@ class Sun(ClassicalRestorer):
 
     def _estimate(self, pictures: Tensor, kernels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         return sun(pictures, self.kernel_size, self.settings)
-
-    def fingerprint(self) -> dict[str, Any]:
-        """As of every restorer, and the last step's."""
-        return {**super().fingerprint(), **last_step_fingerprint(self.settings.prior)}

@@ -46,6 +46,7 @@ from blurface.networks import build_network
 from blurface.quantise import quantise_onnx
 from blurface.restorers import create_restorer
 from blurface.weights import bf16_is_fast, list_models, save_model
+from protocols.commands.doctor import cpu
 
 HEIGHT, WIDTH = 112, 96
 LARGE = 64
@@ -214,22 +215,14 @@ def start_up(repeats: int = 7) -> dict[str, float]:
 
 def machine(threads: int) -> dict[str, Any]:
     """What the figures belong to."""
-    model, flags = platform.processor() or "?", set()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                model = value.strip()
-            elif key.strip() == "flags":
-                flags = set(value.split())
-    wanted = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
+    processor = cpu()
     versions = {"torch": torch.__version__}
     for package in ("onnxruntime", "openvino"):
         with contextlib.suppress(ImportError):
             versions[package] = __import__(package).__version__
     return {
-        "cpu": model,
-        "features": [flag for flag in wanted if flag in flags],
+        "cpu": processor["name"],
+        "features": processor["features"],
         "cores": os.cpu_count(),
         "threads": threads,
         "load": round(os.getloadavg()[0], 2),

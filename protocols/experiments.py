@@ -15,8 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from blurface.errors import DataError
-from blurface.kernels import KernelSet, join_kernel_sets
-from blurface.kernels.base import Centre
+from blurface.kernels import Centre, KernelSet, join_kernel_sets
 
 from . import results
 from .datasets import Protocol, create_protocol
@@ -62,7 +61,7 @@ class Experiment:
     seed: int = 0
     restorers: tuple[Choice, ...] = (Choice("none"), Choice("fast"))
     kernel_sets: tuple[str, ...] = ("levin8",)
-    kernel_centre: str = "mass"
+    kernel_centre: Centre = "mass"
     verifiers: tuple[str, ...] = ("mobilefacenet",)
     noise: float = 0.0
     jpeg: int | None = None
@@ -103,7 +102,7 @@ class Experiment:
                 seed=int(options["seed"]),
                 restorers=tuple(Choice(name, dict(chosen.get(name, {}))) for name in options["restorers"]),
                 kernel_sets=tuple(options["kernel_sets"]),
-                kernel_centre=str(options["kernel_centre"]),
+                kernel_centre=options["kernel_centre"],
                 verifiers=tuple(options["verifiers"]),
                 noise=float(options["noise"]),
                 jpeg=options["jpeg"],
@@ -128,8 +127,7 @@ class Experiment:
 
     def kernels(self) -> tuple[KernelSet, dict[str, str]]:
         """All kernels as one set, and the set that each comes from."""
-        centre: Centre = "published" if self.kernel_centre == "published" else "mass"
-        return join_kernel_sets(self.kernel_sets, centre, self.data_root)
+        return join_kernel_sets(self.kernel_sets, self.kernel_centre, self.data_root)
 
     def degradation(self) -> Degradation:
         """Noise and JPEG."""

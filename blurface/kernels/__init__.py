@@ -11,6 +11,7 @@ from ..registry import Registry
 from .base import Centre, Kernel, KernelSet, centre_by_mass, centre_of_mass, check_psf, rms_radius
 
 __all__ = [
+    "Centre",
     "Kernel",
     "KernelSet",
     "centre_by_mass",

@@ -17,6 +17,7 @@ import click
 
 from blurface import __version__, assets
 
+from ..processes import processor_name
 from .data import asset_row, folder_size
 from .rows import shown, size_text
 
@@ -93,20 +94,18 @@ def torchvision_problem() -> tuple[str, str] | None:
 
 def cpu() -> dict[str, Any]:
     """Name, usable cores, vector extensions and memory of the machine."""
-    name, flags, memory = platform.processor() or platform.machine(), set[str](), None
+    flags, memory = set[str](), None
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             key, _, value = line.partition(":")
-            if key.strip() == "model name":
-                name = value.strip()
-            elif key.strip() in ("flags", "Features"):
+            if key.strip() in ("flags", "Features"):
                 flags = set(value.split())
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (OSError, ValueError, AttributeError):
         pass  # not Linux: what the platform module knows has to do
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
-        "name": name,
+        "name": processor_name(),
         "cores": cores,
         "features": [flag for flag in CPU_FLAGS if flag in flags],
         "memory": memory,

@@ -14,6 +14,7 @@ import click
 from blurface.errors import BlurfaceError, InputError
 
 if TYPE_CHECKING:
+    from blurface.kernels import Centre
     from blurface.restorers.base import Restorer
     from protocols.experiments import Experiment
     from protocols.results import Summary
@@ -131,7 +132,7 @@ def tables(
     time_limit: float,
     crops: str,
     border: str,
-    kernel_centre: str,
+    kernel_centre: Centre,
     device: str,
     jobs: int | None,
     quiet: bool,

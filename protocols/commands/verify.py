@@ -13,7 +13,7 @@ import click
 from blurface.errors import InputError
 
 if TYPE_CHECKING:
-    from blurface.kernels.base import Centre
+    from blurface.kernels import Centre
     from protocols.datasets import Protocol
 
 
@@ -109,7 +109,7 @@ def verify(
     restorers: tuple[str, ...],
     restorer_options: tuple[str, ...],
     kernel_sets: tuple[str, ...],
-    kernel_centre: str,
+    kernel_centre: Centre,
     verifiers: tuple[str, ...],
     subset: int | None,
     seed: int,
@@ -152,8 +152,7 @@ def verify(
     )
     if out is not None:
         check_writable(out)
-    centre: Centre = "published" if kernel_centre == "published" else "mass"
-    kernels, origin = join_kernel_sets(kernel_sets, centre, data_root)
+    kernels, origin = join_kernel_sets(kernel_sets, kernel_centre, data_root)
     protocol = open_protocol(pairs, crops, data_root)
     if subset is not None and subset < len(protocol.pairs):
         protocol = protocol.subset(subset, seed)

@@ -24,6 +24,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def reference(shared: Path) -> Path:
+    """Outputs of the classical methods' authors."""
+    folder = shared / "baselines" / "reference"
+    if not folder.is_dir():
+        pytest.skip(f"no reference outputs at {folder}")
+    return folder
+
+
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """No test reads or writes the user's cache."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -11,24 +10,22 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from classical_support import FACE, psnr, stroke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.optimize import nnls
 from skimage.data import camera
 
-from blurface.errors import BlurfaceError, InputError
 from blurface.restorers import create_restorer
 from blurface.restorers.classical import core, krishnan, levin, nonblind, pan
 
 Estimate = Callable[[torch.Tensor, int], torch.Tensor]
-BLIND: dict[str, Estimate] = {
+ESTIMATES: dict[str, Estimate] = {
     "krishnan": krishnan.estimate_kernels,
     "levin": levin.estimate_kernels,
     "pan": pan.estimate_kernels,
 }
-NONBLIND = ("sparse-deconv", "fast-deconv")
-FACE = "Michelle_Lecky"
 
 
 def _blocks(seed: int, height: int, width: int, cell: int = 6) -> torch.Tensor:
@@ -38,23 +35,11 @@ def _blocks(seed: int, height: int, width: int, cell: int = 6) -> torch.Tensor:
     return torch.from_numpy(np.kron(cells, np.ones((cell, cell)))[:height, :width].copy())
 
 
-def _stroke(size: int = 7) -> torch.Tensor:
-    """A diagonal stroke, lopsided so that it is not its own mirror image."""
-    kernel = torch.zeros((1, size, size), dtype=torch.float64)
-    for step in range(size - 2):
-        kernel[0, step + 1, max(step - 1, 0)] = 1 + step
-    return kernel / kernel.sum()
-
-
 def _blurred(seed: int, kernel: torch.Tensor, height: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     """(large sharp picture, its valid blur) with the blur of (1, height, width)."""
     margin = kernel.shape[-1] - 1
     sharp = _blocks(seed, height + margin, width + margin)[None]
     return sharp, core.ValidConvolution(kernel, (height + margin, width + margin)).forward(sharp)
-
-
-def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(-10 * torch.log10((a - b).square().mean()))
 
 
 # Non-blind steps
@@ -72,19 +57,19 @@ def test_a_point_kernel_gives_the_picture_back() -> None:
 
 
 def test_sparse_deconvolution_recovers_a_noise_free_picture_and_its_border() -> None:
-    kernel = _stroke()
+    kernel = stroke()
     sharp, blurry = _blurred(1, kernel, 48, 42)
     tight = nonblind.SparseDeconvSettings(weight=1e-4, iterations=200)
     restored = nonblind.sparse_deconvolution(blurry, kernel, tight)
     truth = core.crop(sharp, 3)
-    assert _psnr(blurry, truth) < 16
-    assert _psnr(core.crop(restored, 4), core.crop(truth, 4)) > 42
+    assert psnr(blurry, truth) < 16
+    assert psnr(core.crop(restored, 4), core.crop(truth, 4)) > 42
     # No pixel beyond the frame is invented, so the border does not ring either.
-    assert _psnr(restored, truth) > 33
+    assert psnr(restored, truth) > 33
 
 
 def test_sparse_energy_falls_with_every_reweighting() -> None:
-    kernel = _stroke()
+    kernel = stroke()
     _, blurry = _blurred(2, kernel, 30, 30)
     energies = []
     for reweightings in range(4):
@@ -95,7 +80,7 @@ def test_sparse_energy_falls_with_every_reweighting() -> None:
 
 
 def test_moving_the_kernel_moves_the_restoration_the_other_way() -> None:
-    kernel = _stroke(9)
+    kernel = stroke(9)
     moved = core.shift(kernel, torch.tensor([[1, 0]]))
     _, blurry = _blurred(3, kernel, 48, 48)
     first = nonblind.sparse_deconvolution(blurry, kernel)
@@ -110,7 +95,7 @@ def test_moving_the_kernel_moves_the_restoration_the_other_way() -> None:
 def test_nonblind_steps_treat_both_directions_and_every_channel_alike(
     deconvolve: Callable[..., torch.Tensor],
 ) -> None:
-    kernel = _stroke()
+    kernel = stroke()
     pictures = torch.stack([_blurred(seed, kernel, 36, 30)[1][0] for seed in range(3)])
     # Seventy steps of conjugate gradients are sensitive to rounding, hence not 1e-9.
     once = deconvolve(pictures, kernel)
@@ -156,7 +141,7 @@ def test_window_gram_is_the_sum_over_windows() -> None:
 
 
 def test_expectation_solves_its_normal_equations() -> None:
-    kernel = _stroke(3)
+    kernel = stroke(3)
     rng = np.random.default_rng(5)
     y = torch.from_numpy(rng.normal(scale=0.1, size=(1, 2, 3, 3)))
     mean, covariance = levin.expect(y, kernel, 0.1, rounds=1)
@@ -179,7 +164,7 @@ def test_the_l0_step_keeps_a_piecewise_constant_picture() -> None:
 
 
 def test_the_l0_step_does_not_depend_on_the_batch_where_weights_differ() -> None:
-    kernel = _stroke(5)
+    kernel = stroke(5)
     pictures = torch.stack([_blurred(seed, kernel, 30, 27)[1] for seed in range(3)])
     kernels = kernel.expand(3, -1, -1)
     weights = torch.tensor([4e-3, 1e-3, 1.1e-3], dtype=torch.float64)
@@ -191,14 +176,14 @@ def test_the_l0_step_does_not_depend_on_the_batch_where_weights_differ() -> None
 
 def test_the_kernel_step_of_pan_finds_the_kernel_of_periodic_pictures() -> None:
     sharp = torch.from_numpy(np.random.default_rng(7).normal(size=(1, 2, 32, 30)))
-    kernel = _stroke()
+    kernel = stroke()
     blurry = core.circular_convolve(sharp, kernel[:, None])
     found = pan.solve_kernels(sharp, blurry, 7, 1e-9)
     torch.testing.assert_close(found, kernel, atol=2e-3, rtol=0)
 
 
 def test_the_kernel_step_of_krishnan_lowers_the_residual() -> None:
-    kernel = _stroke(5)
+    kernel = stroke(5)
     sharp, _ = _blurred(8, kernel, 40, 40)
     x = core.derivatives(sharp)
     y = core.ValidConvolution(kernel[:, None], (x.shape[-2], x.shape[-1])).forward(x)
@@ -220,21 +205,21 @@ def test_the_kernel_step_of_krishnan_lowers_the_residual() -> None:
 # Blind methods
 
 
-@pytest.mark.parametrize("name", BLIND)
+@pytest.mark.parametrize("name", ESTIMATES)
 def test_estimated_kernels_are_kernels_and_do_not_depend_on_the_batch(name: str) -> None:
-    pictures = torch.cat([_blurred(seed, _stroke(), 34, 30)[1] for seed in range(3)])
+    pictures = torch.cat([_blurred(seed, stroke(), 34, 30)[1] for seed in range(3)])
     pictures[2] *= 0.02  # nearly black: other thresholds, other numbers of rounds
-    kernels = BLIND[name](pictures, 7)
+    kernels = ESTIMATES[name](pictures, 7)
     assert kernels.shape == (3, 7, 7)
     assert (kernels >= 0).all()
     torch.testing.assert_close(kernels.sum((1, 2)), torch.ones(3, dtype=torch.float64))
     for index in range(3):
-        alone = BLIND[name](pictures[index : index + 1], 7)
+        alone = ESTIMATES[name](pictures[index : index + 1], 7)
         torch.testing.assert_close(alone, kernels[index : index + 1], atol=1e-5, rtol=0)
 
 
 def test_levin_finds_the_kernel_of_a_natural_picture() -> None:
-    kernel = _stroke()
+    kernel = stroke()
     sharp = torch.from_numpy(camera()[None, 100:186, 200:286] / 255)
     blurry = core.ValidConvolution(kernel, (86, 86)).forward(sharp)
     found = levin.estimate_kernels(blurry, 9)
@@ -251,104 +236,7 @@ def test_krishnan_kernel_sizes_as_published() -> None:
     assert krishnan.kernel_sizes(3) == [3]
 
 
-# Restorers
-
-
-@pytest.mark.parametrize("name", [*BLIND, *NONBLIND])
-def test_options_signature_and_fingerprint(name: str) -> None:
-    restorer = create_restorer(name)
-    options = restorer.options()
-    shown = inspect.signature(type(restorer)).parameters
-    assert set(options) == set(shown) - {"device"}
-    assert all(options[key] == shown[key].default for key in options)
-    assert restorer.fingerprint()["options"] == options
-    assert restorer.fingerprint() == create_restorer(name).fingerprint()
-    assert ("kernel_size" in options) == restorer.blind
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("krishnan", {"kernel_size": 8}),
-        ("krishnan", {"kernel_size": 1}),
-        ("krishnan", {"fidelity": -1.0}),
-        ("krishnan", {"wrong": 1}),
-        ("pan", {"gradient": 0.0}),
-        ("levin", {"iterations": 0}),
-        ("sparse-deconv", {"weight": 0.0}),
-        ("sparse-deconv", {"kernel_size": 19}),
-        ("fast-deconv", {"exponent": 1.0}),
-    ],
-)
-def test_wrong_options_are_named(name: str, options: dict[str, Any]) -> None:
-    with pytest.raises(BlurfaceError, match=next(iter(options))):
-        create_restorer(name, **options)
-
-
-@pytest.mark.parametrize("name", BLIND)
-def test_blind_restorers_on_unusable_pictures(name: str) -> None:
-    restorer = create_restorer(name, kernel_size=7)
-    rng = np.random.default_rng(10)
-    batch = torch.zeros((4, 3, 24, 22))
-    batch[1] = torch.tensor([0.2, 0.5, 0.7])[:, None, None]  # flat
-    batch[2] = torch.from_numpy(rng.random((3, 24, 22)))
-    batch[3] = 1
-    restored, kernels = restorer.restore(batch, return_kernel=True)
-    assert torch.equal(restored[[0, 1, 3]], batch[[0, 1, 3]])
-    assert torch.equal(kernels[0], core.delta_kernels(1, 7, kernels)[0])
-    assert torch.isfinite(restored).all()
-    assert restored.min() >= 0
-    assert restored.max() <= 1
-    torch.testing.assert_close(kernels.sum((1, 2)), torch.ones(4))
-    with pytest.raises(InputError, match="larger than"):
-        create_restorer(name, kernel_size=27).restore(batch)
-    with pytest.raises(InputError, match="NaN"):
-        restorer.restore(batch + float("nan"))
-
-
-@pytest.mark.parametrize("name", BLIND)
-def test_the_smallest_picture_for_a_kernel_works(name: str) -> None:
-    batch = torch.from_numpy(np.random.default_rng(11).random((1, 3, 14, 14))).float()
-    restored = create_restorer(name, kernel_size=7).restore(batch)
-    assert torch.isfinite(restored).all()
-    with pytest.raises(InputError, match="14x13"):
-        create_restorer(name, kernel_size=7).restore(batch[..., :13])
-
-
-@pytest.mark.parametrize("name", NONBLIND)
-def test_nonblind_restorers_check_their_kernels(name: str) -> None:
-    restorer = create_restorer(name)
-    batch = torch.rand((2, 3, 20, 20), generator=torch.Generator().manual_seed(0))
-    with pytest.raises(InputError, match="true kernels"):
-        restorer.restore(batch)
-    for wrong in (torch.ones(1, 4, 4), torch.ones(3, 5, 5), -torch.ones(1, 5, 5), torch.zeros(1, 5, 5)):
-        with pytest.raises(InputError):
-            restorer.restore(batch, kernels=wrong)
-    with pytest.raises(InputError, match="larger than"):
-        restorer.restore(batch, kernels=torch.ones(1, 21, 21))
-    with pytest.raises(InputError, match="no kernel estimate"):
-        restorer.restore(batch, kernels=torch.ones(1, 3, 3), return_kernel=True)
-    flat = torch.full((1, 3, 20, 20), 0.5)
-    assert torch.equal(restorer.restore(flat, kernels=torch.ones(1, 3, 3)), flat)
-
-
-def test_levin_is_grey_unless_asked() -> None:
-    batch = torch.rand((1, 3, 24, 24), generator=torch.Generator().manual_seed(1))
-    grey = create_restorer("levin", kernel_size=5).restore(batch)
-    colour = create_restorer("levin", kernel_size=5, colour=True).restore(batch)
-    assert torch.equal(grey[:, 0], grey[:, 2])
-    assert not torch.equal(colour[:, 0], colour[:, 2])
-
-
 # The authors' own outputs
-
-
-@pytest.fixture(scope="module")
-def reference(shared: Path) -> Path:
-    folder = shared / "baselines" / "reference"
-    if not folder.is_dir():
-        pytest.skip(f"no reference outputs at {folder}")
-    return folder
 
 
 def _picture(path: Path) -> torch.Tensor:

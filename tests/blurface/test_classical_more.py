@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-import inspect
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from classical_support import FACE, psnr, stroke
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy.stats import multivariate_normal
 from skimage.data import camera
 
-from blurface.errors import BlurfaceError, DataError, InputError, WeightsError
+from blurface.errors import DataError, InputError, WeightsError
 from blurface.restorers import create_restorer
-from blurface.restorers.base import Restorer
 from blurface.restorers.classical import chakrabarti, core, epll, kernel_fit, michaeli, perrone, sun
-
-BLIND = ("perrone", "sun", "michaeli")
-QUICK: dict[str, dict[str, Any]] = {
-    "perrone": {"iterations": 4},
-    "sun": {"iterations": 1, "solver_iterations": 4},
-    "michaeli": {"iterations": 1, "solver_iterations": 4},
-}
-FACE = "Michelle_Lecky"
-
-
-def _create(name: str, **options: Any) -> Restorer:
-    return chakrabarti.Chakrabarti(**options) if name == "chakrabarti" else create_restorer(name, **options)
 
 
 def _photo(height: int, width: int, top: int = 100, left: int = 200) -> torch.Tensor:
     return torch.from_numpy(camera()[None, top : top + height, left : left + width] / 255.0)
-
-
-def _stroke(size: int = 7) -> torch.Tensor:
-    """A diagonal stroke, lopsided so that it is not its own mirror image."""
-    kernel = torch.zeros((1, size, size), dtype=torch.float64)
-    for step in range(size - 2):
-        kernel[0, step + 1, max(step - 1, 0)] = 1 + step
-    return kernel / kernel.sum()
 
 
 def _blur(sharp: torch.Tensor, kernel: torch.Tensor) -> torch.Tensor:
@@ -54,10 +32,6 @@ def _correlation(a: torch.Tensor, b: torch.Tensor) -> float:
     spectra = [torch.fft.rfft2(k.double().reshape(k.shape[-2:]), s=(side, side)) for k in (a, b)]
     product = torch.fft.irfft2(spectra[0] * spectra[1].conj(), s=(side, side))
     return float(product.max() / (a.double().norm() * b.double().norm()))
-
-
-def _psnr(a: torch.Tensor, b: torch.Tensor) -> float:
-    return float(-10 * torch.log10((a - b).square().mean()))
 
 
 def _mixture(components: int, seed: int = 0) -> epll.PatchMixture:
@@ -104,7 +78,7 @@ def test_a_patch_is_restored_by_the_wiener_filter_of_its_component() -> None:
 
 def test_one_round_solves_its_normal_equations() -> None:
     mixture = _mixture(2)
-    kernel, picture = _stroke(3), _photo(12, 11)
+    kernel, picture = stroke(3), _photo(12, 11)
     chosen = epll.EpllSettings(rounds=1, taper=0, beta=300.0, noise=0.05, tolerance=1e-10)
     x = epll.epll(picture, kernel, chosen, mixture=mixture)
     # The same system with dense matrices, column by column.
@@ -134,14 +108,14 @@ def test_patches_are_column_major() -> None:
 
 
 def test_epll_sharpens_a_photograph_whatever_else_is_in_the_batch() -> None:
-    kernel = _stroke()
+    kernel = stroke()
     sharp = torch.cat((_photo(54, 50), _photo(54, 50, 200, 100)))
     noise = 0.01 * torch.randn((2, 48, 44), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     blurry = (_blur(sharp, kernel) + noise).clamp(0, 1)
     together = epll.epll(blurry, kernel)
     for index in range(2):
         inside = core.crop(sharp[index], 3)
-        assert _psnr(together[index], inside) > _psnr(blurry[index], inside) + 3
+        assert psnr(together[index], inside) > psnr(blurry[index], inside) + 3
         alone = epll.epll(blurry[index : index + 1], kernel)
         torch.testing.assert_close(alone[0], together[index], atol=1e-6, rtol=0)
 
@@ -152,7 +126,7 @@ def test_noise_is_per_picture() -> None:
     both = epll.epll(blurry, point, noise=torch.tensor([0.002, 0.2]))
     low = epll.epll(blurry[:1], point, epll.EpllSettings(noise=0.002))
     torch.testing.assert_close(both[0], low[0], atol=1e-6, rtol=0)
-    assert _psnr(both[0], blurry[0]) > 45 > 35 > _psnr(both[1], blurry[1])
+    assert psnr(both[0], blurry[0]) > 45 > 35 > psnr(both[1], blurry[1])
 
 
 def test_a_mixture_survives_the_file(tmp_path: Path) -> None:
@@ -251,7 +225,7 @@ def test_perrone_smooths_where_only_total_variation_speaks() -> None:
 
 
 def test_perrone_finds_the_kernel_of_a_photograph() -> None:
-    kernel = _stroke(9)
+    kernel = stroke(9)
     blurry = _blur(_photo(90, 90), kernel)[:, None]
     restored, found = perrone.perrone(blurry, 9)
     assert restored.shape == blurry.shape
@@ -335,7 +309,7 @@ def test_derivative_weights_are_the_gradient_of_their_energy() -> None:
 
 
 def test_sun_finds_the_kernel_of_a_photograph() -> None:
-    kernel = _stroke(7)
+    kernel = stroke(7)
     blurry = _blur(_photo(126, 126), kernel)
     found = sun.estimate_kernels(blurry, 9)
     point = _correlation(core.delta_kernels(1, 3, kernel), kernel)
@@ -364,7 +338,7 @@ def test_michaeli_levels() -> None:
 
 
 def test_michaeli_finds_the_kernel_of_a_photograph() -> None:
-    kernel = _stroke(7)
+    kernel = stroke(7)
     blurry = _blur(_photo(106, 106), kernel)
     found = michaeli.estimate_kernels(blurry, 9)
     point = _correlation(core.delta_kernels(1, 3, kernel), kernel)
@@ -401,7 +375,7 @@ def test_the_network_filters_with_the_coefficients_it_puts_out() -> None:
     patches = torch.rand((2, 65, 65), generator=torch.Generator().manual_seed(5))
     torch.testing.assert_close(network.restore(patches), patches[:, 16:-16, 16:-16], atol=1e-5, rtol=0)
     # The coefficients of a real filter: the patch is convolved with it, wrapped.
-    kernel = _stroke(5).float()
+    kernel = stroke(5).float()
     otf = core.psf_to_otf(kernel, (65, 65))[0]
     packed = torch.cat((otf[:, 1:].flatten(), otf[1:33, 0]))
     network.out.bias.copy_(torch.cat((packed.real, packed.imag)))
@@ -430,7 +404,7 @@ def test_whitened_bands_are_white() -> None:
 
 def test_the_global_kernel_is_found_from_the_sharp_picture() -> None:
     """With all pixels the 1-norm alone stands between the estimate and the kernel; 2% lose some of it."""
-    kernel = _stroke(7)
+    kernel = stroke(7)
     sharp = _photo(96, 96)
     blurry, inside = _blur(sharp, kernel), core.crop(sharp, 3)
     found = chakrabarti.estimate_kernels(blurry, inside, 15, chakrabarti.ChakrabartiSettings(edges=1.0))
@@ -452,18 +426,12 @@ def test_networks_survive_the_file_and_others_are_refused(tmp_path: Path) -> Non
             chakrabarti.load_network(str(tmp_path / name))
 
 
-needs_network = pytest.mark.skipif(
-    not chakrabarti._PACKAGED.exists(), reason="Chakrabarti's network is not trained and packaged yet"
-)
-
-
-@needs_network
 def test_the_packaged_network_restores_patches_it_never_saw() -> None:
     network = chakrabarti.load_network()
     assert chakrabarti._PACKAGED.stat().st_size < 8e6
     gains = []
     for size in (9, 13, 17):
-        kernel = torch.nn.functional.pad(_stroke(size), (1, 1, 1, 1))
+        kernel = torch.nn.functional.pad(stroke(size), (1, 1, 1, 1))
         edge = size // 2 + 1
         for left in (60, 200, 320):
             sharp = _photo(110, 110, 90, left)
@@ -472,11 +440,10 @@ def test_the_packaged_network_restores_patches_it_never_saw() -> None:
             blurry = blurry + 0.01 * torch.randn(blurry.shape, generator=generator)
             restored = chakrabarti.first_estimate(blurry, network, stride=5)
             inside = core.crop(core.crop(sharp, edge), 16)
-            gains.append(_psnr(restored, inside) - _psnr(core.crop(blurry, 16), inside))
+            gains.append(psnr(restored, inside) - psnr(core.crop(blurry, 16), inside))
     assert np.mean(gains) > 0.15  # 0.30 dB: the network is small and knows faces
 
 
-@needs_network
 def test_chakrabarti_needs_room_for_patch_and_kernel() -> None:
     restorer = chakrabarti.Chakrabarti(kernel_size=27)
     assert restorer.parameters() > 1e6
@@ -489,101 +456,7 @@ def test_chakrabarti_needs_room_for_patch_and_kernel() -> None:
     assert float(kernels.sum()) == pytest.approx(1, abs=1e-5)
 
 
-# Restorers
-
-
-@pytest.mark.parametrize("name", [*BLIND, pytest.param("chakrabarti", marks=needs_network), "epll"])
-def test_options_signature_and_fingerprint(name: str) -> None:
-    restorer = _create(name)
-    options = restorer.options()
-    shown = inspect.signature(type(restorer)).parameters
-    assert set(options) == set(shown) - {"device"}
-    assert all(options[key] == shown[key].default for key in options)
-    assert restorer.fingerprint()["options"] == options
-    assert ("kernel_size" in options) == restorer.blind
-
-
-@pytest.mark.parametrize(
-    ("name", "options"),
-    [
-        ("perrone", {"kernel_size": 8}),
-        ("perrone", {"final": "none"}),
-        ("perrone", {"iterations": 0}),
-        ("sun", {"edges": 0.0}),
-        ("sun", {"wrong": 1}),
-        ("michaeli", {"alpha": 1.0}),
-        ("chakrabarti", {"stride": 0}),
-        ("epll", {"noise": 0.0}),
-        ("epll", {"rounds": 0}),
-        ("epll", {"kernel_size": 19}),
-    ],
-)
-def test_wrong_options_are_named(name: str, options: dict[str, Any]) -> None:
-    with pytest.raises(BlurfaceError, match=next(iter(options))):
-        _create(name, **options)
-
-
-@pytest.mark.parametrize("name", BLIND)
-def test_blind_restorers_on_unusable_pictures(name: str) -> None:
-    restorer = create_restorer(name, kernel_size=7, **QUICK[name])
-    rng = np.random.default_rng(10)
-    batch = torch.zeros((4, 3, 24, 22))
-    batch[1] = torch.tensor([0.2, 0.5, 0.7])[:, None, None]  # flat
-    batch[2] = torch.from_numpy(rng.random((3, 24, 22)))
-    batch[3] = 1
-    restored, kernels = restorer.restore(batch, return_kernel=True)
-    assert torch.equal(restored[[0, 1, 3]], batch[[0, 1, 3]])
-    assert torch.equal(kernels[0], core.delta_kernels(1, 7, kernels)[0])
-    assert torch.isfinite(restored).all()
-    torch.testing.assert_close(kernels.sum((1, 2)), torch.ones(4))
-    assert (kernels >= 0).all()
-    with pytest.raises(InputError, match="larger than"):
-        create_restorer(name, kernel_size=27).restore(batch)
-    with pytest.raises(InputError, match="NaN"):
-        restorer.restore(batch + float("nan"))
-    alone, kernel = restorer.restore(batch[2:3], return_kernel=True)
-    torch.testing.assert_close(kernel[0], kernels[2], atol=1e-5, rtol=0)
-    torch.testing.assert_close(alone[0], restored[2], atol=1e-4, rtol=0)
-
-
-@pytest.mark.parametrize("name", BLIND)
-def test_the_smallest_picture_for_a_kernel_works(name: str) -> None:
-    batch = torch.from_numpy(np.random.default_rng(11).random((1, 3, 14, 14))).float()
-    assert torch.isfinite(create_restorer(name, kernel_size=7, **QUICK[name]).restore(batch)).all()
-
-
-def test_sun_and_michaeli_are_grey_unless_asked() -> None:
-    batch = torch.rand((1, 3, 24, 24), generator=torch.Generator().manual_seed(1))
-    for name in ("sun", "michaeli"):
-        grey = create_restorer(name, kernel_size=5, **QUICK[name]).restore(batch)
-        colour = create_restorer(name, kernel_size=5, colour=True, **QUICK[name]).restore(batch)
-        assert torch.equal(grey[:, 0], grey[:, 2])
-        assert not torch.equal(colour[:, 0], colour[:, 2])
-
-
-def test_epll_checks_its_kernels_and_keeps_flat_pictures() -> None:
-    restorer = create_restorer("epll")
-    batch = torch.rand((2, 3, 20, 20), generator=torch.Generator().manual_seed(0))
-    for wrong in (torch.ones(1, 4, 4), torch.ones(3, 5, 5), -torch.ones(1, 5, 5), torch.zeros(1, 5, 5)):
-        with pytest.raises(InputError):
-            restorer.restore(batch, kernels=wrong)
-    with pytest.raises(InputError, match="larger than"):
-        restorer.restore(batch, kernels=torch.ones(1, 21, 21))
-    with pytest.raises(InputError, match="8x8"):
-        restorer.restore(batch[..., :5, :5], kernels=torch.ones(1, 3, 3))
-    flat = torch.full((1, 3, 20, 20), 0.5)
-    assert torch.equal(restorer.restore(flat, kernels=torch.ones(1, 3, 3)), flat)
-
-
 # The authors' own outputs
-
-
-@pytest.fixture(scope="module")
-def reference(shared: Path) -> Path:
-    folder = shared / "baselines" / "reference"
-    if not folder.is_dir():
-        pytest.skip(f"reference outputs not found at {folder}")
-    return folder
 
 
 def _read(path: Path) -> torch.Tensor:

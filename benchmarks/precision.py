@@ -28,7 +28,7 @@ from torch import Tensor
 from blurface.backends import load_backend
 from blurface.export import export_onnx, export_openvino
 from blurface.images import replacing
-from blurface.quantise import quantise_onnx
+from blurface.quantise import mean_psnr, quantise_onnx
 from blurface.restorers import create_restorer
 from blurface.training.pairs import Degradation, make_pairs
 from blurface.training.sources import read_faces
@@ -36,11 +36,6 @@ from verification.embedders import create_embedder
 
 Run = Callable[[Tensor], Tensor]
 BATCH = 16
-
-
-def psnr(one: Tensor, other: Tensor) -> float:
-    error = (one - other).square().mean((1, 2, 3)).clamp_min(1e-10)
-    return float((-10 * error.log10()).mean())
 
 
 def forms(model: str, weights: str | None, calibration: Tensor, folder: Path) -> dict[str, Run]:
@@ -103,7 +98,7 @@ def main() -> None:
     def cosine(pictures: Tensor) -> float:
         return float((unit(embedder.embed(pictures)) * target).sum(1).mean())
 
-    rows: list[dict[str, Any]] = [{"form": "blurry", "psnr": psnr(blurry, sharp), "cosine": cosine(blurry)}]
+    rows: list[dict[str, Any]] = [{"form": "blurry", "psnr": mean_psnr(blurry, sharp), "cosine": cosine(blurry)}]
     with tempfile.TemporaryDirectory(prefix="blurface-") as scratch:
         runs = forms(given.model, given.weights, pairs.blurry[: given.faces], Path(scratch))
         seconds: dict[str, float] = dict.fromkeys(runs, float("inf"))
@@ -120,8 +115,8 @@ def main() -> None:
         rows.append(
             {
                 "form": name,
-                "psnr": psnr(restored, sharp),
-                "psnr_to_float32": None if name == "torch float32" else psnr(restored, reference),
+                "psnr": mean_psnr(restored, sharp),
+                "psnr_to_float32": None if name == "torch float32" else mean_psnr(restored, reference),
                 "cosine": cosine(restored),
                 "cpu_ms": 1e3 * seconds[name],
                 "ratio_to_float32": seconds[name] / base,

@@ -105,10 +105,10 @@ def export_int8(
     quantised = _run(load_backend("onnxruntime", path), blurry[faces:])
     sharp, before = pairs.sharp[faces:], pairs.blurry[faces:]
     return QuantisationReport(
-        _psnr(full, sharp),
-        _psnr(quantised, sharp),
-        _psnr(quantised, full),
-        _psnr(before, sharp),
+        mean_psnr(full, sharp),
+        mean_psnr(quantised, sharp),
+        mean_psnr(quantised, full),
+        mean_psnr(before, sharp),
         faces,
         measured,
     )
@@ -122,7 +122,8 @@ def _run(backend: Backend, faces: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(np.concatenate([backend.run(batch)[0] for batch in _batches(faces)]))
 
 
-def _psnr(one: Tensor, other: Tensor) -> float:
+def mean_psnr(one: Tensor, other: Tensor) -> float:
+    """Mean over pictures (N, C, H, W) in [0, 1] of each one's PSNR in dB, at most 100."""
     error = (one - other).square().mean((1, 2, 3)).clamp_min(1e-10)
     return float((-10 * error.log10()).mean())
 

@@ -98,7 +98,9 @@ def main() -> None:
     def cosine(pictures: Tensor) -> float:
         return float((unit(embedder.embed(pictures)) * target).sum(1).mean())
 
-    rows: list[dict[str, Any]] = [{"form": "blurry", "psnr": mean_psnr(blurry, sharp), "cosine": cosine(blurry)}]
+    rows: list[dict[str, Any]] = [
+        {"form": "blurry", "psnr": mean_psnr(blurry, sharp), "cosine": cosine(blurry)}
+    ]
     with tempfile.TemporaryDirectory(prefix="blurface-") as scratch:
         runs = forms(given.model, given.weights, pairs.blurry[: given.faces], Path(scratch))
         seconds: dict[str, float] = dict.fromkeys(runs, float("inf"))

@@ -38,9 +38,13 @@ def read_matlab(path: Path, most: int) -> tuple[dict[str, NDArray[Any]], dict[st
     ValueError
         If the file cannot be read, or its reading ends the process or takes more than a minute.
     """
-    command = [sys.executable, "-P", __file__, str(path.absolute()), str(most)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=_SECONDS, check=False)
+        done = subprocess.run(
+            [sys.executable, "-P", __file__, str(path.absolute()), str(most)],
+            capture_output=True,
+            timeout=_SECONDS,
+            check=False,
+        )
     except subprocess.TimeoutExpired:
         raise ValueError("reading takes too long") from None
     if done.returncode == 1:

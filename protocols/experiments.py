@@ -1,8 +1,6 @@
 """A run as data: what is asked for, made from options or read back from ``run.json``.
 
-``blurface verify`` runs one from the command line. Here one is built in code, run by the same runner
-and written in the same form, so that tables of many runs, and pictures of a finished one, need no
-second definition of a run.
+``blurface verify`` runs one; tables of many runs, and pictures of a finished one, build theirs in code.
 """
 
 from __future__ import annotations
@@ -11,10 +9,11 @@ import dataclasses
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from blurface.errors import DataError
+from blurface.errors import DataError, InputError
 from blurface.kernels import Centre, KernelSet, join_kernel_sets
 
 from . import results
@@ -23,7 +22,7 @@ from .degradation import Degradation
 from .record import places, run_record, unhide
 from .reduced import reduced
 from .results import Summary
-from .runner import Choice, Progress, Settings, evaluate
+from .runner import Choice, Evaluation, Progress, Settings, evaluate
 
 
 @dataclass(frozen=True)
@@ -36,7 +35,7 @@ class Experiment:
         Protocol.
     data_root : Path or None
     crops : {"auto", "photographs", "aligned"}
-        Of LFW.
+        Of protocols that know both.
     subset : int or None
         Number of pairs; None: all.
     seed : int
@@ -117,14 +116,29 @@ class Experiment:
             ) from error
 
     def protocol(self) -> Protocol:
-        """Photographs and pairs."""
-        lfw = self.pairs.partition(":")[0] == "lfw"
-        options = {"crops": self.crops} if self.crops != "auto" or lfw else {}
-        protocol = create_protocol(self.pairs, self.data_root, **options)
+        """Photographs and pairs.
+
+        Raises
+        ------
+        InputError
+            If aligned crops are asked for where there are none.
+        """
+        protocol = self._whole_protocol()
         if self.subset is not None and self.subset < len(protocol.pairs):
             protocol = protocol.subset(self.subset, self.seed)
         return reduced(protocol, self.size)
 
+    def _whole_protocol(self) -> Protocol:
+        name, colon, argument = self.pairs.partition(":")
+        if name == "lfw":
+            return create_protocol(self.pairs, self.data_root, crops=self.crops)
+        if name == "folder" and self.crops == "aligned":
+            return create_protocol(f"folder-aligned{colon}{argument}", self.data_root)
+        if name != "folder-aligned" and self.crops == "aligned":
+            raise InputError(f"{self.pairs} has no aligned crops.", "Leave --crops out.")
+        return create_protocol(self.pairs, self.data_root)
+
+    @cached_property
     def kernels(self) -> tuple[KernelSet, dict[str, str]]:
         """All kernels as one set, and the set that each comes from."""
         return join_kernel_sets(self.kernel_sets, self.kernel_centre, self.data_root)
@@ -172,6 +186,26 @@ class Experiment:
         """The same with some things changed."""
         return dataclasses.replace(self, **changes)
 
+    def evaluate(
+        self,
+        *,
+        cache: Path | None = None,
+        fresh: bool = False,
+        progress: Progress = lambda phase, done, total: None,
+    ) -> Evaluation:
+        """Compute what is missing; see :func:`protocols.runner.evaluate`."""
+        kernels, _ = self.kernels
+        return evaluate(
+            self.protocol(), kernels, self.settings(), cache=cache, fresh=fresh, progress=progress
+        )
+
+    def summarise(self, evaluation: Evaluation) -> Summary:
+        """The figures of an evaluation of this."""
+        _, origin = self.kernels
+        return results.summarise(
+            evaluation, mean_subtraction=self.mean_subtraction, seed=self.seed, kernel_sets=origin
+        )
+
     def run(
         self,
         out: Path | None = None,
@@ -189,11 +223,8 @@ class Experiment:
         progress : callable
         """
         began = time.time()
-        kernels, origin = self.kernels()
-        evaluation = evaluate(self.protocol(), kernels, self.settings(), cache=cache, progress=progress)
-        summary = results.summarise(
-            evaluation, mean_subtraction=self.mean_subtraction, seed=self.seed, kernel_sets=origin
-        )
+        evaluation = self.evaluate(cache=cache, progress=progress)
+        summary = self.summarise(evaluation)
         if out is not None:
             record = run_record(self.options(), began, evaluation)
             results.write(summary, results.tables(summary), out, record, places(self.data_root))

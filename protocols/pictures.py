@@ -72,7 +72,7 @@ class Pictures:
         wanted = set(whole.pairs.images if images is None else images)
         self.protocol = _naming(whole, wanted)
         self.kernels: KernelSet
-        self.kernels, _ = experiment.kernels()
+        self.kernels, _ = experiment.kernels
         margin = -(-max(16, self.kernels.half_width) // 8) * 8
         self.faces: FaceSet = align_faces(self.protocol, margin, cache or assets.cache_folder(), jobs=1)
         self._restorers: dict[str, Restorer] = {}

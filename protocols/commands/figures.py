@@ -340,7 +340,7 @@ class Artist:
         elif which == "det":
             yield "det", figures.det_curves(summary, verifier)
         elif which == "length" and len(summary.kernels) > 1:
-            kernels, _ = Experiment.from_record(run.record, self.data_root).kernels()
+            kernels, _ = Experiment.from_record(run.record, self.data_root).kernels
             yield (
                 "accuracy-blur",
                 figures.accuracy_against_blur(summary, verifier, blur_extents(kernels.kernels)),

@@ -14,7 +14,6 @@ from blurface.errors import InputError
 
 if TYPE_CHECKING:
     from blurface.kernels import Centre
-    from protocols.datasets import Protocol
 
 
 @click.command()
@@ -130,39 +129,42 @@ def verify(
     of the same command computes nothing. Exit status 1 if pictures of the benchmark could not be read.
     """
     from blurface import assets
-    from blurface.kernels import join_kernel_sets
     from protocols import results
-    from protocols.degradation import Degradation
+    from protocols.experiments import Experiment
     from protocols.record import places, run_record
-    from protocols.runner import Choice, Settings, evaluate
+    from protocols.runner import Choice
 
     from .progress import PhaseProgress, duration
 
     began = time.time()
     options = parse_options(restorer_options, restorers)
-    settings = Settings(
+    experiment = Experiment(
+        pairs=pairs,
+        data_root=data_root,
+        crops=crops,
+        subset=subset,
+        seed=seed,
         restorers=tuple(Choice(name, options.get(name, {})) for name in restorers),
-        verifiers=tuple(Choice(name) for name in verifiers),
-        degradation=Degradation(noise, jpeg, seed),
-        border="valid" if border == "valid" else "replicate",
+        kernel_sets=kernel_sets,
+        kernel_centre=kernel_centre,
+        verifiers=verifiers,
+        noise=noise,
+        jpeg=jpeg,
+        border=border,
+        mean_subtraction=mean_subtraction,
         device=choose_device(device),
         jobs=jobs,
         batch_size=batch_size,
-        data_root=data_root,
     )
     if out is not None:
         check_writable(out)
-    kernels, origin = join_kernel_sets(kernel_sets, kernel_centre, data_root)
-    protocol = open_protocol(pairs, crops, data_root)
-    if subset is not None and subset < len(protocol.pairs):
-        protocol = protocol.subset(subset, seed)
     try:
         with PhaseProgress(quiet) as progress:
-            evaluation = evaluate(protocol, kernels, settings, fresh=not resume, progress=progress)
+            evaluation = experiment.evaluate(fresh=not resume, progress=progress)
     except KeyboardInterrupt:
         click.echo("Stopped. Finished work is kept; the same command goes on from here.", err=True)
         sys.exit(130)
-    summary = results.summarise(evaluation, mean_subtraction=mean_subtraction, seed=seed, kernel_sets=origin)
+    summary = experiment.summarise(evaluation)
     tables = results.tables(summary)
     for table in tables:
         if table.name.startswith("accuracy") or table.name == "verifiers":
@@ -209,20 +211,6 @@ def parse_options(given: tuple[str, ...], names: tuple[str, ...]) -> dict[str, d
             parsed = value
         options.setdefault(name, {})[key.replace("-", "_")] = parsed
     return options
-
-
-def open_protocol(pairs: str, crops: str, data_root: Path | None) -> Protocol:
-    """The protocol called ``pairs``, with photographs or aligned crops where it knows both."""
-    from protocols.datasets import create_protocol
-
-    name, colon, argument = pairs.partition(":")
-    if name == "folder" and crops == "aligned":
-        return create_protocol(f"folder-aligned{colon}{argument}", data_root)
-    if name == "lfw":
-        return create_protocol(pairs, data_root, crops=crops)
-    if crops == "aligned" and name != "folder-aligned":
-        raise InputError(f"{pairs} has no aligned crops.", "Leave --crops out.")
-    return create_protocol(pairs, data_root)
 
 
 def choose_device(name: str) -> str:

@@ -336,7 +336,7 @@ def _plots(run: Run, verifier: str) -> list[Html]:
     per_kernel("psnr", "Image quality", "PSNR (dB)", 1, "Mean PSNR over the probes with 95% intervals.")
     if len(summary.kernels) > 1:
         try:
-            kernels, _ = Experiment.from_record(run.record).kernels()
+            kernels, _ = Experiment.from_record(run.record).kernels
             extents = blur_extents(kernels.kernels)
             figure = figures.accuracy_against_blur(summary, verifier, extents)
             made.append((figure, "Accuracy against blur length", "Kernels in the order of their spread."))

@@ -18,7 +18,8 @@ from blurface.cli import main
 from blurface.errors import InputError
 from blurface.kernels import join_kernel_sets
 from protocols.commands.progress import PhaseProgress, duration
-from protocols.commands.verify import choose_device, open_protocol, parse_options
+from protocols.commands.verify import choose_device, parse_options
+from protocols.experiments import Experiment
 from protocols.results import COLUMNS, DEFINITIONS, Row, clustered_mcnemar, results_csv
 from verification import statistics
 
@@ -266,10 +267,11 @@ def test_kernel_sets_join(data: Path) -> None:
 
 
 def test_protocols_and_devices(data: Path) -> None:
-    assert open_protocol(f"folder:{data / 'crops'}", "aligned", None).prealigned
-    assert not open_protocol(f"folder:{data / 'crops'}", "auto", None).prealigned
+    folder = Experiment(pairs=f"folder:{data / 'crops'}")
+    assert folder.replace(crops="aligned").protocol().prealigned
+    assert not folder.protocol().prealigned
     with pytest.raises(InputError, match="no aligned crops"):
-        open_protocol("facescrub", "aligned", data)
+        Experiment(pairs="facescrub", crops="aligned", data_root=data).protocol()
     assert choose_device("cpu") == "cpu"
     assert choose_device("auto") in ("cpu", "cuda")
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import numpy as np
@@ -14,8 +15,13 @@ from numpy.typing import NDArray
 from blurface.errors import DataError, ImageError
 
 if TYPE_CHECKING:
-    from verification.embedders.base import Embedder
+    from blurface.training.pack import PackedFace
 
+    from .progress import PhaseProgress
+
+Item = TypeVar("Item")
+
+_BATCH = 256
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -48,27 +54,28 @@ def find_faces(folder: Path) -> list[tuple[Path, str]]:
     return [(path, table.get(path.name, path.parent.name)) for path in files]
 
 
-def keep_usable(
-    found: list[tuple[Path, str]], corner: tuple[int, int], told: Callable[[str], None]
-) -> list[tuple[Path, str]]:
-    """Pictures that can be decoded and hold the whole face; ``told`` gets a sentence on each other one."""
+def usable(
+    found: Iterable[tuple[Path, str]], corner: tuple[int, int], told: Callable[[str], None]
+) -> Iterator[tuple[PackedFace, NDArray[np.uint8]]]:
+    """Faces to pack, each with its (112, 96, 3) crop; ``told`` gets a sentence on each other picture."""
     from blurface.images import name_of, read_rgb
-    from blurface.training.pack import FACE
+    from blurface.training.pack import FACE, PackedFace, encode
 
-    kept = []
-    height, width = corner[0] + FACE[0], corner[1] + FACE[1]
+    (top, left), (height, width) = corner, FACE
     for path, identity in found:
         try:
             pixels = read_rgb(path)
         except ImageError as error:
             told(str(error))
             continue
-        if pixels.shape[0] < height or pixels.shape[1] < width:
+        if pixels.shape[0] < top + height or pixels.shape[1] < left + width:
             size = f"{pixels.shape[1]}x{pixels.shape[0]}"
             told(f"{name_of(path)}: {size} pixels hold no 96x112 face at {corner}. Check --corner.")
             continue
-        kept.append((path, identity))
-    return kept
+        jpeg = path.read_bytes() if path.suffix.lower() in (".jpg", ".jpeg") else encode(pixels)
+        # Names may be no Unicode, which a Parquet file cannot hold.
+        face = PackedFace(name_of(path.name), name_of(identity), jpeg, *corner)
+        yield face, pixels[top : top + height, left : left + width]
 
 
 def nearest_similarity(
@@ -86,27 +93,52 @@ def nearest_similarity(
     return np.concatenate([(a[i : i + 1024] @ b.T).max(1) for i in range(0, len(a), 1024)])
 
 
-def _embed(
-    embedder: Embedder, crops: Iterator[NDArray[np.uint8]], total: int, label: str
-) -> NDArray[np.float32]:
-    import torch
-    from rich.progress import track
+class Benchmark:
+    """The people and faces of LFW's pair list, which training must not see.
 
-    parts: list[NDArray[np.float32]] = []
-    held: list[NDArray[np.uint8]] = []
+    Attributes
+    ----------
+    people : set of str
+    threshold : float
+        Mean-subtracted cosine from which a face counts as near one of theirs.
+    near : int
+        Faces dropped for that so far.
+    """
 
-    def flush() -> None:
-        if held:
-            batch = torch.from_numpy(np.stack(held)).permute(0, 3, 1, 2).float() / 255
-            parts.append(embedder.embed(batch))
-            held.clear()
+    def __init__(self, threshold: float, data_root: Path | None, progress: PhaseProgress) -> None:
+        from protocols.datasets import create_protocol
+        from verification import create_embedder
+        from verification.align import crop_prealigned
 
-    for crop in track(crops, label, total=total):
-        held.append(crop)
-        if len(held) == 256:
-            flush()
-    flush()
-    return np.concatenate(parts)
+        protocol = create_protocol("lfw", data_root=data_root, crops="aligned")
+        images = protocol.pairs.images
+        self.people = {image.partition("/")[0] for image in images}
+        self.threshold = threshold
+        self.near = 0
+        self._embedder = create_embedder("mobilefacenet", data_root=data_root)
+        crops = (crop_prealigned(protocol.read(image), "112x96") for image in images)
+        batches = batched(progress.track(crops, "benchmark", len(images)), _BATCH)
+        self._reference = np.concatenate([self._embed(batch) for batch in batches])
+
+    def apart(self, faces: Iterable[tuple[PackedFace, NDArray[np.uint8]]]) -> Iterator[PackedFace]:
+        """Those that look like none of the benchmark's; the others are counted."""
+        for batch in batched(faces, _BATCH):
+            similarity = nearest_similarity(self._embed([crop for _, crop in batch]), self._reference)
+            kept = [face for (face, _), cosine in zip(batch, similarity) if cosine <= self.threshold]
+            self.near += len(batch) - len(kept)
+            yield from kept
+
+    def _embed(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
+        import torch
+
+        return self._embedder.embed(torch.from_numpy(np.stack(crops)).permute(0, 3, 1, 2).float() / 255)
+
+
+def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
+    """Items in tuples of ``size``, the last one shorter."""
+    rest = iter(items)
+    while batch := tuple(islice(rest, size)):
+        yield batch
 
 
 @click.command()
@@ -154,60 +186,43 @@ def pack(
     file.
     Pictures that cannot be used are named and left out; the exit code is then 1.
     """
-    from blurface.images import name_of, read_rgb
-    from blurface.training.pack import FACE, PackedFace, encode, write_pack
+    from blurface.training.pack import write_pack
+
+    from .progress import PhaseProgress
 
     if min(corner) < 0:
         raise click.UsageError("--corner must not be negative.")
     everything = [item for folder in folders for item in find_faces(folder)]
-    unusable: list[str] = []
-    found = keep_usable(everything, corner, unusable.append)
-    for message in unusable:
+    unusable = 0
+
+    def told(message: str) -> None:
+        nonlocal unusable
+        unusable += 1
         click.echo(f"blurface: {message}", err=True)
-    if not found:
+
+    with PhaseProgress() as progress:
+        benchmark = Benchmark(threshold, data_root, progress) if drop_near == "lfw" else None
+        found = [item for item in everything if benchmark is None or item[1] not in benchmark.people]
+        each = usable(progress.track(found, "faces", len(found)), corner, told)
+        faces = list(benchmark.apart(each) if benchmark else (face for face, _ in each))
+    if not faces:
         raise DataError("No picture can be used.", "The reasons stand above.")
     note: dict[str, Any] = {
         "folders": [folder.name for folder in folders],
         "found": len(everything),
-        "unusable": len(unusable),
+        "unusable": unusable,
         "dropped": {},
     }
-    if drop_near != "none":
-        from protocols.datasets import create_protocol
-        from verification import create_embedder
-        from verification.align import crop_prealigned
-
-        protocol = create_protocol("lfw", data_root=data_root, crops="aligned")
-        people = {image.rpartition("_")[0] for image in protocol.pairs.images}
-        named = [item for item in found if item[1] not in people]
-        note["dropped"]["named in the pair list"] = len(found) - len(named)
-        found = named
-        embedder = create_embedder("mobilefacenet", data_root=data_root)
-        images = protocol.pairs.images
-        reference = _embed(
-            embedder, (crop_prealigned(protocol.read(i), "112x96") for i in images), len(images), "benchmark"
-        )
-        top, left = corner
-        crops = (read_rgb(path)[top : top + FACE[0], left : left + FACE[1]] for path, _ in found)
-        similarity = nearest_similarity(_embed(embedder, crops, len(found), "faces"), reference)
-        note["dropped"][f"within {threshold} of a face of the pair list"] = int(
-            (similarity > threshold).sum()
-        )
+    if benchmark is not None:
+        note["dropped"] = {
+            "named in the pair list": len(everything) - len(found),
+            f"within {threshold} of a face of the pair list": benchmark.near,
+        }
         note["threshold"] = threshold
-        found = [item for item, near in zip(found, similarity > threshold) if not near]
-
-    def faces() -> Iterator[PackedFace]:
-        for path, identity in found:
-            data = path.read_bytes()
-            if path.suffix.lower() not in (".jpg", ".jpeg"):
-                data = encode(read_rgb(path))
-            # Names may be no Unicode, which a Parquet file cannot hold.
-            yield PackedFace(name_of(path.name), name_of(identity), data, *corner)
-
-    count = write_pack(out, faces(), note)
+    count = write_pack(out, faces, note)
     for reason, number in note["dropped"].items():
         click.echo(f"dropped {number}: {reason}", err=True)
-    click.echo(f"{out}: {count} faces of {len({identity for _, identity in found})} people")
+    click.echo(f"{out}: {count} faces of {len({face.identity for face in faces})} people")
     if unusable:
-        click.echo(f"blurface: {len(unusable)} of {len(everything)} pictures were left out.", err=True)
+        click.echo(f"blurface: {unusable} of {len(everything)} pictures were left out.", err=True)
         sys.exit(1)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 import click
 
 _LINE_SECONDS = 15.0
+
+Item = TypeVar("Item")
 
 
 class PhaseProgress:
@@ -75,6 +79,13 @@ class PhaseProgress:
         rate = (done - first) / (now - began) if now > began else 0.0
         left = f", {duration((total - done) / rate)} left" if rate > 0 and done < total else ""
         click.echo(f"{phase}: {done:,} of {total:,} faces{left}", err=True)
+
+    def track(self, items: Iterable[Item], phase: str, total: int) -> Iterator[Item]:
+        """The items, each counted when the next one is asked for."""
+        for done, item in enumerate(items):
+            self(phase, done, total)
+            yield item
+        self(phase, total, total)
 
 
 def duration(seconds: float) -> str:

@@ -16,11 +16,13 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
+from runner_support import draw_crops, random_mobilefacenet
 
 from blurface import assets, cli
 from blurface.assets import Asset
 from blurface.errors import BlurfaceError
 from blurface.registry import Registry
+from blurface.training.sources import read_faces
 from protocols.commands import data, doctor, listings, rows
 from protocols.datasets.pairs import read_pairs
 
@@ -421,3 +423,29 @@ def test_an_unknown_name_lists_the_nearest() -> None:
     with pytest.raises(BlurfaceError, match="No data set or weight file"):
         assets.get_asset("qqq")
     assert isinstance(assets.get_asset("lfw"), Asset)
+
+
+def test_pack_drops_who_is_named_in_the_pair_list_or_looks_like_them(tmp_path: Path) -> None:
+    root, faces, packed = tmp_path / "data", tmp_path / "faces", tmp_path / "faces.parquet"
+    draw_crops(root, people=4, pictures=2)
+    pairs = "1\t2\nPerson_0\t1\t2\nPerson_1\t1\t2\nPerson_0\t1\tPerson_2\t1\nPerson_1\t1\tPerson_3\t1\n"
+    (root / "pairs.txt").write_text(pairs)
+    random_mobilefacenet(root / "mobilefacenet-casia-112x96.ckpt")
+    rng = np.random.default_rng(5)
+    for person in ("Person_0", "somebody"):
+        (faces / person).mkdir(parents=True)
+        noise = rng.integers(0, 256, (112, 96, 3), dtype=np.uint8)
+        Image.fromarray(noise).save(faces / person / "1.png")
+    # A face of the benchmark under another name.
+    same = np.array(Image.open(sorted(root.rglob("Person_1/*.png"))[0]))[:, 8:104]
+    (faces / "alias").mkdir()
+    Image.fromarray(same).save(faces / "alias" / "1.png")
+    told = run("data", "pack", faces, "--out", packed, "--data-root", root, "--threshold", 0.99)
+    assert "1 faces of 1 people" in told.stdout
+    assert "dropped 1: named in the pair list" in told.stderr
+    assert "dropped 1: within 0.99 of a face" in told.stderr
+    read = read_faces([packed])
+    assert read.identities == ["somebody"]
+    dropped = read.note["faces.parquet"]["dropped"]
+    assert dropped == {"named in the pair list": 1, "within 0.99 of a face of the pair list": 1}
+    run("data", "pack", faces / "alias", "--out", packed, "--data-root", root, "--threshold", -1.0, code=1)

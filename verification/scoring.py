@@ -369,11 +369,9 @@ def roc(scores: ArrayLike, genuine: ArrayLike, fars: Sequence[float] = FARS) -> 
 
 
 def _equal_error(far: Floats, tar: Floats) -> float:
-    """Where FAR equals 1 - TAR, linear between the points of the curve."""
+    """Where FAR equals 1 - TAR, linear between the points of the curve, which runs from (0, 0) to (1, 1)."""
     excess = far + tar - 1.0
     after = int(np.argmax(excess >= 0))
-    if after == 0:
-        return float(far[0])
     share = -excess[after - 1] / (excess[after] - excess[after - 1])
     return float(far[after - 1] + share * (far[after] - far[after - 1]))
 

@@ -116,6 +116,11 @@ def test_every_refusal_says_what_and_how_to_mend_it() -> None:
     assert check_psf(np.ones((MAX_SIZE, MAX_SIZE))).shape == (MAX_SIZE, MAX_SIZE)
 
 
+@pytest.mark.filterwarnings("error")
+def test_values_whose_sum_overflows_have_unit_sum() -> None:
+    assert check_psf(np.full((3, 3), 1.7e308)) == pytest.approx(np.full((3, 3), 1 / 9))
+
+
 def test_padding_to_the_next_odd_square() -> None:
     for shape, size in (((3, 3), 3), ((4, 4), 5), ((2, 5), 5), ((6, 1), 7)):
         padded = odd_square(np.ones(shape, np.uint8))

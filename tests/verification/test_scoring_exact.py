@@ -162,3 +162,17 @@ def test_failures_come_last_on_the_curve_whatever_the_scale() -> None:
         assert curve.auc.value == 0.5
     nobody = scoring.roc([-np.inf, -np.inf], [True, False])
     assert nobody.auc.value == nobody.eer.value == 0.5  # one tie: halfway between (0, 0) and (1, 1)
+
+
+def test_of_equally_good_thresholds_the_lowest() -> None:
+    # Matching both and matching neither are right once each.
+    assert 0.4 < scoring.best_threshold([0.9, 0.5], [False, True]) < 0.5
+
+
+def test_the_curve_by_hand() -> None:
+    curve = scoring.roc([0.9, 0.7, 0.5, 0.3], [True, False, True, False])
+    assert curve.thresholds.tolist() == [np.inf, 0.9, 0.7, 0.5, 0.3]
+    assert curve.far.tolist() == [0, 0, 0.5, 0.5, 1]
+    assert curve.tar.tolist() == [0, 0.5, 0.5, 1, 1]
+    assert curve.auc.value == 0.75
+    assert curve.eer.value == 0.5

@@ -23,8 +23,8 @@ RUN = $(BLURFACE) verify --jobs $(JOBS)
 TABLES = $(BLURFACE) tables --jobs $(JOBS)
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
-.PHONY: verify test lint clean results results-lfw results-edgeface results-verifiers results-facescrub \
-  results-tables results-seeds results-linear results-robustness results-times results-methods results-pages
+.PHONY: verify test lint clean results results-lfw results-lfw-time results-edgeface results-verifiers \
+  results-facescrub results-tables results-seeds results-linear results-robustness results-times results-methods results-pages
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,11 @@ results: results-lfw results-facescrub results-tables results-edgeface results-v
 
 results-lfw: $(READY)
 	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-mobilefacenet
+
+# How long the main job takes: everything anew, two restorers; nothing else should run.
+results-lfw-time: $(READY)
+	$(RUN) --pairs lfw --restorer none --restorer fast --verifier mobilefacenet $(WHOLE) --fresh --out runs/lfw-time
+	cp runs/lfw-time/run.json $(OUT)/lfw-time.json
 
 # Pairs in LFW's format beside the results, then the run on the same pairs.
 results-facescrub: $(READY)

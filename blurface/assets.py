@@ -838,26 +838,35 @@ def _unpack(archive: Path, folder: Path) -> list[str]:
 
 
 def _untar(archive: Path, folder: Path) -> None:
-    def plain(member: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-        if not (member.isfile() or member.isdir()):
-            raise _unsafe(archive, member.name)
-        try:
-            return tarfile.data_filter(member, path)
-        except tarfile.FilterError as error:
-            raise _unsafe(archive, member.name) from error
-
+    # Not extractall(filter="data"), which Python has from 3.11.4 on.
     with tarfile.open(archive) as file:
-        file.extractall(folder, filter=plain)
+        for member in file:
+            _check_name(archive, member.name)
+            target = folder / member.name
+            if member.isdir():
+                target.mkdir(parents=True, exist_ok=True)
+                continue
+            content = file.extractfile(member) if member.isfile() else None
+            if content is None:
+                raise _unsafe(archive, member.name)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with content, target.open("wb") as out:
+                shutil.copyfileobj(content, out)
 
 
 def _unzip(archive: Path, folder: Path) -> None:
     with zipfile.ZipFile(archive) as file:
         for member in file.infolist():
-            path = PurePosixPath(member.filename.replace("\\", "/"))
-            link = stat.S_ISLNK(member.external_attr >> 16)
-            if link or path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+            _check_name(archive, member.filename)
+            if stat.S_ISLNK(member.external_attr >> 16):
                 raise _unsafe(archive, member.filename)
         file.extractall(folder)
+
+
+def _check_name(archive: Path, name: str) -> None:
+    path = PurePosixPath(name.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in "".join(path.parts[:1]):
+        raise _unsafe(archive, name)
 
 
 def _unsafe(archive: Path, name: str) -> DataError:

@@ -6,7 +6,7 @@ The faces are those that ``blurface train`` holds out (its configuration's numbe
 drawn anew. Every condition blurs the same faces, each with one trajectory, real margins and no noise unless
 its name says otherwise. ``varying`` blends two kernels across the face, which no single kernel describes.
 Cosine is that of the verifier's embedding to the sharp face's; ``worse`` is the share of faces whose PSNR
-falls. PSNR counts up to 60 dB.
+falls. An identical picture counts 100 dB.
 """
 
 from __future__ import annotations
@@ -17,17 +17,18 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from blurface.restorers import create_restorer
 from blurface.training.config import read_config
 from blurface.training.loop import split_by_identity
 from blurface.training.pairs import Degradation, make_pairs
 from blurface.training.sources import read_faces
+from protocols.degradation import from_bytes, to_bytes
+from protocols.quality import psnr
 from verification.embedders import create_embedder
-from verification.embedders.base import Embedder
+from verification.scoring import cosine_scores
 
 PLAIN = Degradation(
     small=0, linear=0, defocus=0, sharp=0, varying=0, off_centre=0, replicate=0, noise=0, jpeg=0
@@ -41,7 +42,7 @@ CONDITIONS = {
     "varying: two kernels blended across the face": replace(PLAIN, varying=1),
     "straight lines": replace(PLAIN, linear=1),
     "defocus": replace(PLAIN, defocus=1),
-    "edges repeated instead of real margins": PLAIN,
+    "edges repeated instead of real margins": replace(PLAIN, replicate=1),
     "noise up to 2/255": replace(PLAIN, noise=2),
     "noise up to 5/255": replace(PLAIN, noise=5),
     "noise up to 10/255": replace(PLAIN, noise=10),
@@ -50,18 +51,6 @@ CONDITIONS = {
 }
 
 BATCH = 20
-
-
-def psnr(image: Tensor, sharp: Tensor) -> Tensor:
-    """(N,) dB after rounding to 8 bits."""
-    error = ((image.clamp(0, 1) * 255).round() / 255 - sharp).square().mean((1, 2, 3))
-    return -10 * error.clamp_min(1e-6).log10()
-
-
-def cosine(embedder: Embedder, image: Tensor, sharp: Tensor) -> Tensor:
-    """(N,) similarity of the embeddings after rounding to 8 bits."""
-    pair = [torch.from_numpy(embedder.embed((x.clamp(0, 1) * 255).round() / 255)) for x in (image, sharp)]
-    return functional.cosine_similarity(*pair)
 
 
 def main() -> None:
@@ -81,18 +70,21 @@ def main() -> None:
     _, faces = split_by_identity(read_faces([given.data]), config.held_out, config.seed)
     rows = []
     for name, settings in CONDITIONS.items():
-        columns: dict[str, list[Tensor]] = {}
+        columns: dict[str, list[NDArray[np.float64]]] = {}
         for start in range(0, len(faces), BATCH):
             index = np.arange(start, min(start + BATCH, len(faces)))
             rng = np.random.default_rng([config.seed, 5, start])
-            pairs = make_pairs(faces, index, rng, settings, replicate=name.startswith("edges"), augment=False)
+            pairs = make_pairs(faces, index, rng, settings, replicate=settings.replicate > 0, augment=False)
             restored = restorer.restore(pairs.blurry)
             assert isinstance(restored, Tensor)
+            sharp, target = to_bytes(pairs.sharp), embedder.embed(pairs.sharp)
             for word, image in (("blurry", pairs.blurry), ("restored", restored)):
-                columns.setdefault(f"psnr_{word}", []).append(psnr(image, pairs.sharp))
-                columns.setdefault(f"cosine_{word}", []).append(cosine(embedder, image, pairs.sharp))
-        joined = {key: torch.cat(values) for key, values in columns.items()}
-        worse = (joined["psnr_restored"] < joined["psnr_blurry"]).float().mean()
+                rounded = to_bytes(image)
+                columns.setdefault(f"psnr_{word}", []).append(psnr(rounded, sharp).numpy())
+                cosines = cosine_scores(embedder.embed(from_bytes(rounded)), target)
+                columns.setdefault(f"cosine_{word}", []).append(cosines)
+        joined = {key: np.concatenate(values) for key, values in columns.items()}
+        worse = (joined["psnr_restored"] < joined["psnr_blurry"]).mean()
         row = {key: round(float(value.mean()), 4) for key, value in joined.items()}
         rows.append({"condition": name, **row, "worse": round(float(worse), 4)})
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)

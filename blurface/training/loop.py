@@ -205,14 +205,14 @@ class Trainer:
         if self.embed is not None and weight > 0:
             count = max(1, round(schedule.facial_share * len(batch.sharp)))
             with torch.no_grad():
-                target = functional.normalize(self.embed(batch.sharp[:count]), dim=1)
+                target = functional.normalize(self._embed_cheaply(batch.sharp[:count]), dim=1)
         report = restoration_loss(
             estimate,
             batch.sharp,
             batch.kernels,
             self.config.loss,
             facial_weight=weight,
-            embed=self.embed,
+            embed=self._embed_cheaply,
             facial_target=target,
         )
         report.total.backward()  # type: ignore[no-untyped-call]
@@ -231,6 +231,11 @@ class Trainer:
                 kept.copy_(current)
         self.step += 1
         return self.group.mean(float(report.total.detach()))
+
+    def _embed_cheaply(self, images: Tensor) -> Tensor:
+        assert self.embed is not None
+        with self._autocast():
+            return self.embed(images).float()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from ..weights import bf16_is_fast
+
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """Nearest semi-orthogonal matrices, roughly, by Newton-Schulz iterations.
@@ -23,7 +25,8 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
         into about 0.7 .. 1.2 in five steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
-    x: Tensor = matrices.float()
+    # bfloat16 suffices, as in the original: the singular values need not come closer to 1.
+    x: Tensor = matrices.to(torch.bfloat16 if bf16_is_fast(matrices.device) else torch.float32)
     turned = x.shape[1] > x.shape[2]
     if turned:
         x = x.transpose(1, 2)
@@ -31,7 +34,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     for _ in range(steps):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * (gram @ gram)) @ x
-    return x.transpose(1, 2) if turned else x
+    return (x.transpose(1, 2) if turned else x).to(matrices.dtype)
 
 
 class Muon(Optimizer):

@@ -140,6 +140,49 @@ def test_frozen_embedder_is_the_embedder() -> None:
     torch.testing.assert_close(gradient, expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.parametrize("size", [(9, 10), (12, 7)])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        torch.nn.Conv2d(8, 8, 3, stride=2, padding=1, groups=8),
+        torch.nn.Conv2d(8, 6, 3, stride=(1, 2), padding=(1, 0), groups=2),
+        torch.nn.Conv2d(8, 5, (1, 4), padding=(0, 2), bias=False),
+        torch.nn.Conv2d(8, 5, 3, padding=2, dilation=2),
+        torch.nn.Conv2d(8, 8, (7, 6), groups=8),
+    ],
+    ids=str,
+)
+def test_frozen_convolutions_have_autograd_s_gradient(layer: torch.nn.Conv2d, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    x = torch.rand(2, 8, *size, dtype=torch.float64, requires_grad=True)
+    layer = layer.double()
+    embed = frozen_embedder(torch.nn.Sequential(layer))
+    expected = layer(x)
+    torch.testing.assert_close(embed(x), expected)
+    upstream = torch.randn_like(expected)
+    (gradient,) = torch.autograd.grad(embed(x), x, upstream)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, x, upstream)[0])
+
+
+def test_frozen_embedder_follows_autocast() -> None:
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.Conv2d(3, 16, 3, stride=2, padding=1), torch.nn.PReLU(16), torch.nn.Conv2d(16, 32, 3)
+    )
+    embed = frozen_embedder(network)
+    x = torch.rand(2, 3, 12, 12, requires_grad=True)
+    exact = embed(x)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = embed(x)
+    assert exact.dtype == torch.float32
+    assert rounded.dtype == torch.bfloat16
+    torch.testing.assert_close(rounded.float(), exact, atol=0.02, rtol=0.02)
+    (expected,) = torch.autograd.grad(exact.square().sum(), x)
+    (gradient,) = torch.autograd.grad(rounded.float().square().sum(), x)
+    assert gradient.dtype == torch.float32
+    assert functional.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0) > 0.999
+
+
 # -- optimiser -------------------------------------------------------------------------------
 
 

@@ -235,12 +235,12 @@ class FastNet(nn.Module):
         y = padded.float()
         problem = _Problem(y, self.luma, self.matrix_fourier)
         outputs, memory = self.first(y - 0.5, None)
-        outputs = outputs.float()
-        image = y + outputs[:, :3]
+        residual, _, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
+        image = y + residual
         result = Estimate([image], [], [], [])
         loops = self.loops if loops is None else loops
         for index in range(loops):
-            maps = problem.kernel_maps(image, outputs[:, 4:], self.quotient)
+            maps = problem.kernel_maps(image, edges, self.quotient)
             before = WINDOW * result.kernels[-1] if index else torch.zeros_like(maps[:, :1])
             logits, factors = self.kernel(torch.cat([maps, before], 1), memory)
             logits, factors = logits.float(), factors.float()
@@ -249,13 +249,11 @@ class FastNet(nn.Module):
             result.kernels.append(estimate)
             used = estimate if kernel is None or blend is None else estimate + blend * (kernel - estimate)
             sharp, turned = problem.deconvolve(used, self.wiener[None] + factors[:, None, :])
-            result.deconvolved.append(sharp)
-            images = torch.cat([y - 0.5, sharp - 0.5, turned - 0.5], 1)
+            result.deconvolved.append(sharp + 0.5)
             step = self.last if self.last is not None and index == loops - 1 else self.loop
-            outputs, memory = step(images, memory)
-            outputs = outputs.float()
-            gate = torch.sigmoid(outputs[:, 3:4])
-            image = y + gate * (sharp[:, :3] - y) + outputs[:, :3]
+            outputs, memory = step(torch.cat([y - 0.5, sharp, turned], 1), memory)
+            residual, gate, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
+            image = y + torch.sigmoid(gate) * (result.deconvolved[-1][:, :3] - y) + residual
             result.images.append(image)
         if below or right:
             result = result._replace(
@@ -275,65 +273,60 @@ class _Problem:
         # multiples of 16: sizes with small factors, even in both directions
         self.size = (height + EXTENSION + -height % 16, width + EXTENSION + -width % 16)
         self.luma = luma
-        self.blurry = forward_transform(_continue(y - 0.5, self.size), self.size, matrix=matrix)
-        self.grey = Spectrum(
-            (self.blurry.real * luma).sum(1, keepdim=True), (self.blurry.imag * luma).sum(1, keepdim=True)
-        )
+        grey = (y * luma).sum(1, keepdim=True)
+        every = _continue(torch.cat([y, grey], 1) - 0.5, self.size)
+        self.blurry, self.grey = forward_transform(every, self.size, matrix=matrix).split((3, 1))
         # In a recorded graph the size is a value of the graph: nothing can be kept.
-        self.energy, self.shift = (_constants if matrix else _kept_constants)(self.size, y.device)
-        gradients = _gradients((y * luma).sum(1, keepdim=True))
+        make = _constants if matrix else _kept_constants
+        self.energy, self.shift = make(self.size, y.device, matrix)
+        gradients = _gradients(grey)
         self.gradients = forward_transform(gradients, self.size, matrix=matrix)
         power = self.gradients.power().sum(1, keepdim=True)
         # The autocorrelation and the cepstrum of the gradients: what |K|^2 looks like through a face.
         log_power = torch.log(power + 1e-3 * power.mean((2, 3), keepdim=True) + 1e-8)
         both = torch.cat([power, log_power - log_power.mean((2, 3), keepdim=True)], 1)
-        self.correlations = _unit_scale(self._cut(Spectrum(self.shift.real * both, -self.shift.imag * both)))
+        self.correlations = _unit_scale(self._cut(self.shift.conj_scaled(both)))
 
     def _cut(self, moved: Spectrum) -> Tensor:
         """The 44 x 44 offsets around the origin of a spectrum's image, moved to its corner."""
-        return inverse_transform(moved, self.size, (WINDOW, WINDOW), matrix=self.matrix)
+        return inverse_transform(moved, self.size, (WINDOW, WINDOW))
 
     def kernel_maps(self, image: Tensor, edges: Tensor, regulariser: Tensor) -> Tensor:
         """Two quotients, autocorrelation and cepstrum (N, 4, 44, 44), each of unit RMS."""
-        grey = ((image - 0.5) * self.luma).sum(1, keepdim=True)
-        sharp = torch.sigmoid(edges[:, :1]) * _gradients(grey) + edges[:, 1:]
+        mask, more = edges.split_with_sizes((1, 2), 1)
+        sharp = torch.sigmoid(mask) * _gradients((image * self.luma).sum(1, keepdim=True)) + more
         predicted = forward_transform(sharp, self.size, matrix=self.matrix)
-        cross = predicted.conj_times(self.gradients)
-        numerator = Spectrum(cross.real.sum(1, keepdim=True), cross.imag.sum(1, keepdim=True))
+        numerator = predicted.conj_times(self.gradients).over_channels()
         power = predicted.power().sum(1, keepdim=True)
         inverse = 1 / (
             power + regulariser.exp()[None, :, None, None] * (power.mean((2, 3), keepdim=True) + 1e-6)
         )
-        moved = self.shift.conj_times(numerator)
-        quotient = self._cut(Spectrum(moved.real * inverse, moved.imag * inverse))
+        quotient = self._cut(self.shift.conj_times(numerator).scaled(inverse))
         return torch.cat([_unit_scale(quotient), self.correlations], 1)
 
     def deconvolve(self, kernel: Tensor, log_regularisers: Tensor) -> tuple[Tensor, Tensor]:
-        """Wiener images under two regularisers (N, 6, H, W), and a grey one with the turned kernel."""
+        """Wiener images less 0.5 under two regularisers (N, 6, H, W); a grey one with the turned kernel."""
         # offsets start at -22: the shift brings offset 0 to the origin
         transfer = self.shift.times(forward_transform(kernel, self.size, matrix=self.matrix))
         weights = log_regularisers.exp()[:, :, :, None, None]
         inverse = 1 / (transfer.power() + weights[:, :, 0] * self.energy + weights[:, :, 1])
         straight = transfer.conj_times(self.blurry)
         turned = transfer.times(self.grey)
-        first, second = inverse[:, :1], inverse[:, 1:]
-        stacked = Spectrum(
-            torch.cat([straight.real * first, straight.real * second, turned.real * second], 1),
-            torch.cat([straight.imag * first, straight.imag * second, turned.imag * second], 1),
-        )
-        images = inverse_transform(stacked, self.size, self.shape, matrix=self.matrix) + 0.5
-        return images[:, :6], images[:, 6:]
+        first, second = inverse.split_with_sizes((1, 1), 1)
+        stacked = straight.scaled(first).joined(straight.scaled(second), turned.scaled(second))
+        sharp, grey = inverse_transform(stacked, self.size, self.shape).split_with_sizes((6, 1), 1)
+        return sharp, grey
 
 
-def _constants(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Spectrum]:
-    return gradient_energy(size, device), shift_spectrum(size, WINDOW // 2, device)
+def _constants(size: tuple[int, int], device: torch.device, matrix: bool) -> tuple[Tensor, Spectrum]:
+    return gradient_energy(size, device), shift_spectrum(size, WINDOW // 2, device, matrix=matrix)
 
 
 @lru_cache(maxsize=16)
-def _kept_constants(size: tuple[int, int], device: torch.device) -> tuple[Tensor, Spectrum]:
+def _kept_constants(size: tuple[int, int], device: torch.device, matrix: bool) -> tuple[Tensor, Spectrum]:
     # Normal tensors, whoever asks first: those of inference mode would be of no use to training.
     with torch.inference_mode(False):
-        return _constants(size, device)
+        return _constants(size, device, matrix)
 
 
 def _gradients(grey: Tensor) -> Tensor:

@@ -1,39 +1,133 @@
 """Two-dimensional real Fourier transforms in two equal forms.
 
-Spectra are pairs of real tensors (real, imaginary), so that one network body serves both forms:
-the FFT (fast, for PyTorch) and two matrix products with cosine and sine tables built from the
-sizes inside the graph (for ONNX and OpenVINO, whose runtimes have no complex tensors).
+One network body serves both: the FFT with complex tensors (fast, for PyTorch), and two matrix
+products with cosine and sine tables built from the sizes inside the graph, with pairs of real
+tensors (for ONNX and OpenVINO, whose runtimes have no complex ones).
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
 
 
-class Spectrum(NamedTuple):
+class Spectrum(ABC):
     """Half spectrum (..., H, W // 2 + 1) of a real image (..., H, W)."""
 
     real: Tensor
     imag: Tensor
 
-    def times(self, other: Spectrum) -> Spectrum:
+    @abstractmethod
+    def times(self, other: Self) -> Self:
         """Product."""
-        return Spectrum(
-            self.real * other.real - self.imag * other.imag, self.real * other.imag + self.imag * other.real
-        )
 
-    def conj_times(self, other: Spectrum) -> Spectrum:
+    @abstractmethod
+    def conj_times(self, other: Self) -> Self:
         """Product of the complex conjugate of this with ``other``."""
-        return Spectrum(
-            self.real * other.real + self.imag * other.imag, self.real * other.imag - self.imag * other.real
-        )
+
+    @abstractmethod
+    def scaled(self, factor: Tensor) -> Self:
+        """Product with real numbers."""
+
+    @abstractmethod
+    def conj_scaled(self, factor: Tensor) -> Self:
+        """Product of the complex conjugate of this with real numbers."""
+
+    @abstractmethod
+    def over_channels(self) -> Self:
+        """Sum over the channels, which stay as one."""
+
+    @abstractmethod
+    def split(self, sizes: tuple[int, int]) -> tuple[Self, Self]:
+        """The first channels and the rest."""
+
+    @abstractmethod
+    def joined(self, *others: Self) -> Self:
+        """This spectrum's channels, then those of others."""
 
     def power(self) -> Tensor:
         """Squared magnitude."""
         return self.real.square() + self.imag.square()
+
+
+@dataclass(frozen=True)
+class Pair(Spectrum):
+    """A spectrum as two real tensors."""
+
+    real: Tensor
+    imag: Tensor
+
+    def times(self, other: Self) -> Self:  # noqa: D102
+        return type(self)(
+            self.real * other.real - self.imag * other.imag, self.real * other.imag + self.imag * other.real
+        )
+
+    def conj_times(self, other: Self) -> Self:  # noqa: D102
+        return type(self)(
+            self.real * other.real + self.imag * other.imag, self.real * other.imag - self.imag * other.real
+        )
+
+    def scaled(self, factor: Tensor) -> Self:  # noqa: D102
+        return type(self)(self.real * factor, self.imag * factor)
+
+    def conj_scaled(self, factor: Tensor) -> Self:  # noqa: D102
+        return type(self)(self.real * factor, -self.imag * factor)
+
+    def over_channels(self) -> Self:  # noqa: D102
+        return type(self)(self.real.sum(1, keepdim=True), self.imag.sum(1, keepdim=True))
+
+    def split(self, sizes: tuple[int, int]) -> tuple[Self, Self]:  # noqa: D102
+        real, imag = self.real.split_with_sizes(sizes, 1), self.imag.split_with_sizes(sizes, 1)
+        return type(self)(real[0], imag[0]), type(self)(real[1], imag[1])
+
+    def joined(self, *others: Self) -> Self:  # noqa: D102
+        return type(self)(
+            torch.cat([self.real, *(o.real for o in others)], 1),
+            torch.cat([self.imag, *(o.imag for o in others)], 1),
+        )
+
+
+@dataclass(frozen=True)
+class Complex(Spectrum):
+    """A spectrum as one complex tensor."""
+
+    value: Tensor
+
+    @property
+    def real(self) -> Tensor:  # type: ignore[override]
+        """Real part, a view."""
+        return self.value.real
+
+    @property
+    def imag(self) -> Tensor:  # type: ignore[override]
+        """Imaginary part, a view."""
+        return self.value.imag
+
+    def times(self, other: Self) -> Self:  # noqa: D102
+        return type(self)(self.value * other.value)
+
+    def conj_times(self, other: Self) -> Self:  # noqa: D102
+        return type(self)(self.value.conj() * other.value)
+
+    def scaled(self, factor: Tensor) -> Self:  # noqa: D102
+        return type(self)(self.value * factor)
+
+    def conj_scaled(self, factor: Tensor) -> Self:  # noqa: D102
+        return type(self)(self.value.conj() * factor)
+
+    def over_channels(self) -> Self:  # noqa: D102
+        return type(self)(self.value.sum(1, keepdim=True))
+
+    def split(self, sizes: tuple[int, int]) -> tuple[Self, Self]:  # noqa: D102
+        first, rest = self.value.split_with_sizes(sizes, 1)
+        return type(self)(first), type(self)(rest)
+
+    def joined(self, *others: Self) -> Self:  # noqa: D102
+        return type(self)(torch.cat([self.value, *(o.value for o in others)], 1))
 
 
 def _table(rows: Tensor, columns: Tensor, period: int | Tensor) -> tuple[Tensor, Tensor]:
@@ -46,8 +140,7 @@ def _table(rows: Tensor, columns: Tensor, period: int | Tensor) -> tuple[Tensor,
 def forward_transform(image: Tensor, size: tuple[int, int], *, matrix: bool) -> Spectrum:
     """Transform of an image, padded with zeros after its last row and column to ``size`` (W even)."""
     if not matrix:
-        spectrum = torch.fft.rfft2(image, s=size)
-        return Spectrum(spectrum.real.contiguous(), spectrum.imag.contiguous())
+        return Complex(torch.fft.rfft2(image, s=size))
     height, width = size
     device = image.device
     across_c, across_s = _table(
@@ -58,17 +151,15 @@ def forward_transform(image: Tensor, size: tuple[int, int], *, matrix: bool) -> 
     )
     cosine, sine = image @ across_c, image @ across_s
     # exp(-i t) = cos t - i sin t, in both directions
-    return Spectrum(down_c @ cosine - down_s @ sine, -(down_c @ sine) - down_s @ cosine)
+    return Pair(down_c @ cosine - down_s @ sine, -(down_c @ sine) - down_s @ cosine)
 
 
-def inverse_transform(
-    spectrum: Spectrum, size: tuple[int, int], cut: tuple[int, int], *, matrix: bool
-) -> Tensor:
+def inverse_transform(spectrum: Spectrum, size: tuple[int, int], cut: tuple[int, int]) -> Tensor:
     """First ``cut`` rows and columns of the real image of ``size`` (W even) with this half spectrum."""
     height, width = size
-    if not matrix:
+    if isinstance(spectrum, Complex):
         # The rows that are cut away need no second transform.
-        rows = torch.fft.ifft(torch.complex(spectrum.real, spectrum.imag), dim=-2)[..., : cut[0], :]
+        rows = torch.fft.ifft(spectrum.value, dim=-2)[..., : cut[0], :]
         image: Tensor = torch.fft.irfft(rows, width)
         return image[..., : cut[1]]
     device = spectrum.real.device
@@ -82,14 +173,15 @@ def inverse_transform(
     return (real @ (twice * across_c) - imag @ (twice * across_s)) / (height * width)
 
 
-def shift_spectrum(size: tuple[int, int], shift: int, device: torch.device) -> Spectrum:
+def shift_spectrum(size: tuple[int, int], shift: int, device: torch.device, *, matrix: bool) -> Spectrum:
     """Spectrum of a delta ``shift`` rows and columns *before* the origin: multiplying moves an image back."""
     height, width = size
     rows = torch.arange(height, device=device)
     columns = torch.arange(width // 2 + 1, device=device)
     turn = (rows * shift % height).to(torch.float32)[:, None] / height
     turn = 2 * torch.pi * (turn + (columns * shift % width).to(torch.float32)[None, :] / width)
-    return Spectrum(turn.cos(), turn.sin())
+    pair = Pair(turn.cos(), turn.sin())
+    return pair if matrix else Complex(torch.complex(pair.real, pair.imag))
 
 
 def gradient_energy(size: tuple[int, int], device: torch.device) -> Tensor:

@@ -67,14 +67,18 @@ def faces(count: int) -> NDArray[np.float32]:
 
 
 def contenders() -> list[str]:
-    """Names ``network/backend/precision``, the yardstick first and the peers last."""
+    """Names ``network/backend/precision``, the yardstick first and the peers last.
+
+    ``int8+bf16``: quantised convolutions, and bfloat16 for what is not quantised.
+    """
     names = [YARDSTICK, "fast/stage/PIL"]
     for model in NETWORKS:
         names += [f"{model}/torch/float32"]
         names += [f"{model}/torch/bfloat16"] if bf16_is_fast() else []
         names += [f"{model}/onnxruntime/fp32", f"{model}/openvino/fp32", f"{model}/openvino/static"]
         names += [f"{model}/onnxruntime/int8", f"{model}/openvino/int8"]
-        names += [f"{model}/openvino/bf16"] if bf16_is_fast() else []
+        if bf16_is_fast():
+            names += [f"{model}/openvino/{how}" for how in ("bf16", "bf16+static", "int8+bf16+static")]
     return [*names, "peer/Restormer", "peer/DRUNet", "peer/RAM"]
 
 
@@ -123,9 +127,10 @@ def build(name: str, threads: int, weights: str | None) -> Run:
     if backend == "torch":
         restorer = create_restorer(model, precision=precision, **options)
         return lambda batch: restorer.restore(torch.from_numpy(batch))
-    path = quantised(model, options) if precision == "int8" else cached_export(model, **options)
-    static = [(1, HEIGHT, WIDTH), (LARGE, HEIGHT, WIDTH)] if precision == "static" else []
-    arithmetic = "bf16" if precision == "bf16" else "fp32"
+    ways = precision.split("+")
+    path = quantised(model, options) if "int8" in ways else cached_export(model, **options)
+    static = [(1, HEIGHT, WIDTH), (LARGE, HEIGHT, WIDTH)] if "static" in ways else []
+    arithmetic = "bf16" if "bf16" in ways else "fp32"
     return load_backend(backend, path, threads=threads, precision=arithmetic, static=static).run
 
 

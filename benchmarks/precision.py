@@ -64,6 +64,8 @@ def forms(model: str, weights: str | None, calibration: Tensor, folder: Path) ->
         "openvino float16 weights": by("openvino", folder / "half.xml"),
         "openvino int8": by("openvino", wide),
         "openvino int8, 7-bit weights": by("openvino", narrow),
+        "openvino bfloat16": by("openvino", full, precision="bf16"),
+        "openvino int8, 8-bit weights, bfloat16": by("openvino", wide, precision="bf16"),
     }
 
 

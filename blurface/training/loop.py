@@ -24,7 +24,7 @@ from torch.nn import functional
 from ..errors import BlurfaceError, WeightsError
 from ..networks import build_network
 from ..networks.fast import Estimate, FastNet
-from ..weights import bf16_is_fast, save_model
+from ..weights import bf16_is_fast, load_model, save_model
 from .config import TrainConfig, as_dict
 from .losses import Embed, restoration_loss
 from .optim import make_optimisers, state_dicts
@@ -369,6 +369,30 @@ class Trainer:
         self.damping = float(state["damping"])
         self.best = float(state["best"])
         self.stale = int(state["stale"])
+
+    def start_from(self, model: str | Path) -> None:
+        """Take the weights of a published model and start the schedule anew.
+
+        Parameters
+        ----------
+        model : str or Path
+            A packaged model's name, or a ``.safetensors`` file.
+
+        Raises
+        ------
+        WeightsError
+            If it is damaged or belongs to another network.
+        """
+        state = load_model(model)[0].state_dict()
+        try:
+            for network in (self.network, self.average):
+                network.load_state_dict(state)
+        except RuntimeError as error:
+            raise WeightsError(
+                f"{model} belongs to another network than {self.config.network!r}: "
+                f"{str(error).splitlines()[0]}",
+                "Name a model of this network.",
+            ) from error
 
     def publish(self, path: Path, note: dict[str, Any] | None = None) -> None:
         """Write the averaged weights as a model."""

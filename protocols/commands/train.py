@@ -77,8 +77,8 @@ def find_data(name: str, data_root: Path | None) -> Path:
 )
 @click.option(
     "--init",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Start from the weights of this checkpoint, with the schedule anew.",
+    metavar="NAME|FILE",
+    help="Start from these weights with the schedule anew: a packaged model, .safetensors, or checkpoint.pt.",
 )
 @click.option("--fresh", is_flag=True, help="Start anew even if the folder holds a checkpoint.")
 @click.option("--stop-after", type=float, metavar="MINUTES", help="Save and stop after this time.")
@@ -90,7 +90,7 @@ def train(
     data: tuple[str, ...],
     data_root: Path | None,
     overrides: tuple[str, ...],
-    init: Path | None,
+    init: str | None,
     fresh: bool,
     stop_after: float | None,
     device: str,
@@ -135,8 +135,12 @@ def train(
     if checkpoint.exists() and not fresh:
         trainer.load(checkpoint)
         console.print(f"{checkpoint}: going on at step {trainer.step}.")
+    elif init and init.endswith(".pt"):
+        if not Path(init).is_file():
+            raise click.BadParameter(f"{init} does not exist.", param_hint="--init")
+        trainer.load(Path(init), weights_only=True)
     elif init:
-        trainer.load(init, weights_only=True)
+        trainer.start_from(init)
     quiet = trainer.group.rank > 0
     parameters = sum(p.numel() for p in trainer.network.parameters())
     if not quiet:

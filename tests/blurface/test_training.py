@@ -307,6 +307,22 @@ def test_killed_run_resumes_exactly(tmp_path: Path) -> None:
         torch.testing.assert_close(a, b, atol=0, rtol=0)
 
 
+def test_published_weights_are_a_start(tmp_path: Path) -> None:
+    faces = some_faces()
+    first = Trainer(small_config(), faces, tmp_path / "first")
+    list(first.run())
+    second = Trainer(small_config(), faces, tmp_path / "second")
+    assert not torch.equal(weights_of(second), weights_of(first))
+    second.start_from(tmp_path / "first" / "small.safetensors")
+    for network in (second.network, second.average):
+        for ours, published in zip(network.parameters(), first.average.parameters(), strict=True):
+            torch.testing.assert_close(ours, published, atol=0, rtol=0)
+    assert second.step == 0
+    other = Trainer(small_config(network="plain", network_options={}), faces, tmp_path / "other")
+    with pytest.raises(WeightsError, match=r"small\.safetensors belongs to another network than 'plain'"):
+        other.start_from(tmp_path / "first" / "small.safetensors")
+
+
 def test_interrupt_saves(tmp_path: Path) -> None:
     trainer = Trainer(small_config(), some_faces(), tmp_path)
     for row in trainer.run():

@@ -444,13 +444,18 @@ def test_train_refuses_foreign_checkpoints_without_executing_them(tmp_path: Path
     torch.save({"network": Payload(tmp_path / "executed")}, tmp_path / "evil.pt")
     torch.save({"network": {}, "average": {}}, tmp_path / "other.pt")
     (tmp_path / "text.pt").write_text("no checkpoint")
-    for name in ("evil.pt", "other.pt", "text.pt"):
+    (tmp_path / "text.safetensors").write_text("no weights")
+    names = ("evil.pt", "other.pt", "text.pt", "text.safetensors", "missing.safetensors")
+    for name in names:
         result = run(*train_arguments(tmp_path, "--data", faces, "--init", tmp_path / name))
         assert result.exit_code == 1
         (line,) = told(result)
         assert name in line
         assert "weights_only" not in line  # torch advises to execute the file
     assert not (tmp_path / "executed").exists()
+    result = run(*train_arguments(tmp_path, "--data", faces, "--init", tmp_path / "missing.pt"))
+    assert result.exit_code == 2
+    assert "missing.pt does not exist" in result.stderr
 
 
 @pytest.mark.parametrize(

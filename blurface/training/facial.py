@@ -35,7 +35,8 @@ class _Convolution(torch.autograd.Function):
     """A convolution with frozen weights whose backward is a convolution as well.
 
     oneDNN's own backward of strided depthwise convolutions in bfloat16 is some fifty times slower
-    than its forward one.
+    than its forward one, and ``conv_transpose2d``, which is the same sum, takes 13 to 17 times as
+    long as the convolution below (AMX, batches of 8, 128 and 256 channels).
     """
 
     @staticmethod

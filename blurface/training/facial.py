@@ -104,28 +104,28 @@ class _FrozenPrelu(nn.Module):
 
 
 def _freeze(module: nn.Module) -> None:
-    """Fuse every batch norm into the convolution before it; replace PReLUs."""
+    """Fuse every batch norm into the convolution before it; replace PReLUs and convolutions."""
     previous: tuple[str, nn.Conv2d] | None = None
     for name, child in list(module.named_children()):
         if isinstance(child, nn.BatchNorm2d) and previous is not None:
-            setattr(module, previous[0], fusion.fuse_conv_bn_eval(previous[1], child))
             setattr(module, name, nn.Identity())
+            name, child = previous[0], fusion.fuse_conv_bn_eval(previous[1], child)
             previous = None
-        elif isinstance(child, nn.PReLU):
-            setattr(module, name, _FrozenPrelu(child.weight))
         elif isinstance(child, nn.Conv2d):
             previous = (name, child)
         else:
-            _freeze(child)
             previous = None
+        if isinstance(child, nn.PReLU):
+            setattr(module, name, _FrozenPrelu(child.weight))
+        elif isinstance(child, nn.Conv2d):
+            setattr(module, name, _frozen_convolution(child))
+        else:
+            _freeze(child)
 
 
-def _freeze_convolutions(module: nn.Module) -> None:
-    for name, child in list(module.named_children()):
-        if not isinstance(child, nn.Conv2d):
-            _freeze_convolutions(child)
-        elif child.dilation == (1, 1) and child.padding_mode == "zeros" and isinstance(child.padding, tuple):
-            setattr(module, name, _FrozenConvolution(child))
+def _frozen_convolution(convolution: nn.Conv2d) -> nn.Module:
+    plain = convolution.padding_mode == "zeros" and isinstance(convolution.padding, tuple)
+    return _FrozenConvolution(convolution) if plain and convolution.dilation == (1, 1) else convolution
 
 
 def frozen_embedder(module: nn.Module) -> Embed:
@@ -147,7 +147,6 @@ def frozen_embedder(module: nn.Module) -> Embed:
     """
     frozen = copy.deepcopy(module).eval()
     _freeze(frozen)
-    _freeze_convolutions(frozen)
     frozen = frozen.requires_grad_(False).to(memory_format=torch.channels_last)
 
     def embed(batch: Tensor) -> Tensor:

@@ -325,38 +325,25 @@ class Trainer:
         finally:
             temporary.unlink(missing_ok=True)
 
-    def load(self, path: Path, *, weights_only: bool = False) -> None:
-        """Go on from a checkpoint.
+    def load(self, path: Path) -> None:
+        """Go on from a checkpoint, exactly.
 
         Parameters
         ----------
         path : Path
-        weights_only : bool
-            Take the weights and start the schedule anew.
 
         Raises
         ------
         WeightsError
             If it is damaged or belongs to another network.
         """
-        try:
-            # torch's own flag of this name: no code in the file is executed
-            state = torch.load(path, map_location=self.device, weights_only=True)
+        with self._explained(path):
+            state = self._checkpoint(path)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
-            if weights_only:
-                self.network.load_state_dict(state["average"])
-                return
-            for optimiser, values in zip(self.optimisers, state["optimisers"]):
+            for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(values)
-        except Exception as error:  # torch.load raises many kinds on a damaged file
-            reason = str(error).partition("\n")[0]
-            if isinstance(error, pickle.UnpicklingError):  # torch's text advises to execute it
-                reason = "it is no checkpoint, or holds code"
-            raise WeightsError(
-                f"{path} is damaged or belongs to another network: {reason}.",
-                "Remove it to start anew, or choose another --out.",
-            ) from error
+            counters = {name: float(state[name]) for name in ("step", "seconds", "damping", "best", "stale")}
         # The configuration's peak rates win over the checkpoint's, so that a run can be prolonged
         # with other ones.
         schedule = self.config.schedule
@@ -364,34 +351,51 @@ class Trainer:
             beside = schedule.optimiser == "muon" and isinstance(optimiser, torch.optim.AdamW)
             for group in optimiser.param_groups:
                 group["peak"] = schedule.adam_lr if beside else schedule.lr
-        self.step = int(state["step"])
-        self.seconds = float(state["seconds"])
-        self.damping = float(state["damping"])
-        self.best = float(state["best"])
-        self.stale = int(state["stale"])
+        self.step, self.stale = int(counters["step"]), int(counters["stale"])
+        self.seconds, self.damping, self.best = (counters[name] for name in ("seconds", "damping", "best"))
 
     def start_from(self, model: str | Path) -> None:
-        """Take the weights of a published model and start the schedule anew.
+        """Take finished weights and start the schedule anew.
 
         Parameters
         ----------
         model : str or Path
-            A packaged model's name, or a ``.safetensors`` file.
+            A packaged model's name, a ``.safetensors`` file, or a run's ``.pt`` checkpoint, of which
+            the averaged weights are taken.
 
         Raises
         ------
         WeightsError
-            If it is damaged or belongs to another network.
+            If it is missing, damaged or belongs to another network.
         """
-        state = load_model(model)[0].state_dict()
-        try:
+        path = Path(model)
+        if path.suffix != ".pt":
+            state = load_model(model)[0].state_dict()
+        elif not path.is_file():
+            raise WeightsError(f"{path} does not exist.", "Check the path.")
+        else:
+            with self._explained(path):
+                state = self._checkpoint(path)["average"]
+        with self._explained(path):
             for network in (self.network, self.average):
                 network.load_state_dict(state)
-        except RuntimeError as error:
+
+    def _checkpoint(self, path: Path) -> dict[str, Any]:
+        # weights_only: no code in the file is executed.
+        state: dict[str, Any] = torch.load(path, map_location=self.device, weights_only=True)
+        return state
+
+    @contextlib.contextmanager
+    def _explained(self, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # torch.load raises many kinds on a damaged file
+            reason = str(error).partition("\n")[0]
+            if isinstance(error, pickle.UnpicklingError):  # torch's text advises to execute it
+                reason = "it is no checkpoint, or holds code"
             raise WeightsError(
-                f"{model} belongs to another network than {self.config.network!r}: "
-                f"{str(error).splitlines()[0]}",
-                "Name a model of this network.",
+                f"{path} is damaged or belongs to another network than {self.config.network!r}: {reason}.",
+                "Name a file of this network; remove a damaged checkpoint to start anew.",
             ) from error
 
     def publish(self, path: Path, note: dict[str, Any] | None = None) -> None:

@@ -135,10 +135,6 @@ def train(
     if checkpoint.exists() and not fresh:
         trainer.load(checkpoint)
         console.print(f"{checkpoint}: going on at step {trainer.step}.")
-    elif init and init.endswith(".pt"):
-        if not Path(init).is_file():
-            raise click.BadParameter(f"{init} does not exist.", param_hint="--init")
-        trainer.load(Path(init), weights_only=True)
     elif init:
         trainer.start_from(init)
     quiet = trainer.group.rank > 0

@@ -24,7 +24,8 @@ TABLES = $(BLURFACE) tables --jobs $(JOBS)
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
 .PHONY: verify test lint clean results results-lfw results-lfw-time results-edgeface results-verifiers \
-  results-facescrub results-tables results-seeds results-linear results-robustness results-times results-methods results-pages
+  results-facescrub results-tables results-seeds results-linear results-robustness results-times results-methods \
+  results-methods-table results-ablation results-pages
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -68,7 +69,10 @@ results-facescrub: $(READY)
 	$(RUN) --pairs facescrub $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/facescrub
 
 # Table 3 from the run on the whole of LFW.
-results-tables: results-lfw
+$(OUT)/lfw-mobilefacenet/results.csv:
+	$(MAKE) results-lfw
+
+results-tables: $(READY) $(OUT)/lfw-mobilefacenet/results.csv
 	$(TABLES) --which 3 --run $(OUT)/lfw-mobilefacenet --out $(OUT)/table3
 
 # Verifiers that are in no training loss; one restoration serves both.
@@ -93,9 +97,48 @@ results-seeds: $(READY)
 results-times: $(READY)
 	$(BLURFACE) tables --which 1 --jobs 1 --time-limit $(if $(LIMIT),1,60) --out $(OUT)/table1
 
-# Every method of table 2 on 50 pairs: hours, and the networks' share of it is minutes.
-results-methods: $(READY)
-	$(TABLES) --which 2 $(call PART,50) --out $(OUT)/table2
+# Table 2. A folder a method, since they take from minutes to hours: a finished one is kept (remove it to measure
+# again), and what is there makes the table. The quick ones on 500 pairs as well.
+METHODS = krishnan chakrabarti levin pan sun michaeli perrone
+QUICK = krishnan levin pan
+
+results-methods: $(READY) $(METHODS:%=$(OUT)/lfw-50/%/results.csv) $(QUICK:%=$(OUT)/lfw-500/%/results.csv)
+	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(call PART,50) --out $(OUT)/lfw-50/networks
+	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(call PART,500) --out $(OUT)/lfw-500/networks
+	$(MAKE) results-methods-table
+
+results-methods-table: $(READY)
+	$(TABLES) --which 2 $(patsubst %/results.csv,--run %,$(wildcard $(OUT)/lfw-50/networks/results.csv \
+	  $(METHODS:%=$(OUT)/lfw-50/%/results.csv) $(OUT)/lfw-500/networks/results.csv \
+	  $(QUICK:%=$(OUT)/lfw-500/%/results.csv))) --out $(OUT)/table2
+
+$(OUT)/lfw-50/%/results.csv: | $(READY)
+	$(RUN) --pairs lfw --restorer none --restorer $* --verifier mobilefacenet $(call PART,50) --out $(@D)
+
+$(OUT)/lfw-500/%/results.csv: | $(READY)
+	$(RUN) --pairs lfw --restorer none --restorer $* --verifier mobilefacenet $(call PART,500) --out $(@D)
+
+# Table 5, figures 4 and 9: variants of the small paper network of configs/ablation.toml, which are trained first on
+# training/celeba.parquet (docs/training.md). The first is the one that the others differ from in one thing.
+ABLATION = runs/ablation
+VARIANTS = base no-reduction ratio-0.2 ratio-5 no-facial
+ABLATION_no-reduction = --set network_options.reduction=False
+ABLATION_ratio-0.2 = --set loss.tv=0.0002
+ABLATION_ratio-5 = --set loss.tv=0.005
+ABLATION_no-facial = --set loss.facial=0.0
+model = --model "$(1)=$(ABLATION)/$(2)/ablation.safetensors"
+
+# A run that is finished ends at once, one that was stopped goes on.
+ablation-%: $(READY)
+	$(BLURFACE) train --config configs/ablation.toml --out $(ABLATION)/$* $(ABLATION_$*)
+
+results-ablation: $(VARIANTS:%=ablation-%)
+	$(TABLES) --which 5 $(call model,with 1x1 reduction,base) $(call model,without 1x1 reduction,no-reduction) \
+	  $(call model,alpha/beta 0.2,ratio-0.2) $(call model,alpha/beta 5,ratio-5) \
+	  $(call model,without facial loss,no-facial) $(call PART,600) --out $(OUT)/ablation
+	for variant in $(VARIANTS); do cp $(ABLATION)/$$variant/log.csv $(OUT)/ablation/$$variant.csv; done
+	$(BLURFACE) figures --which 4,9 $(call model,alpha/beta 1,base) $(call model,alpha/beta 0.2,ratio-0.2) \
+	  $(call model,alpha/beta 5,ratio-5) --out runs/figures
 
 # Figures and pages hold faces and are not for publishing: runs/ is not under version control.
 results-pages: $(READY)

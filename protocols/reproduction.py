@@ -117,16 +117,14 @@ def subset_table(summaries: Sequence[Summary], verifier: str) -> Table:
         having = _different([s for s in summaries if restorer in s.restorers])
         values = [_mean_of(having, verifier, restorer, kernel, "accuracy") for kernel in LEVIN]
         means = [summary.value(verifier, restorer, MEAN, "accuracy") for summary in having]
-        shares = np.concatenate([pair_shares(summary, verifier, restorer) for summary in having])
-        blurry = np.concatenate([pair_shares(summary, verifier, CONTROL) for summary in having])
-        genuine = np.concatenate([_genuine(summary, verifier) for summary in having])
+        interval, p = _over_draws(having, verifier, restorer)
         table.add(
             title_of(restorer),
             HERE,
             *values,
             float(np.mean(means)),
-            _percent(statistics.bootstrap_mean(shares, groups=genuine)),
-            None if restorer == CONTROL else shown_p(clustered_mcnemar(shares, blurry)),
+            _percent(interval),
+            None if restorer == CONTROL else shown_p(p),
             _mean_of(having, verifier, restorer, MEAN, "psnr"),
             len(having),
             f"{min(means) * 100:.2f} to {max(means) * 100:.2f}" if len(means) > 1 else None,
@@ -146,6 +144,22 @@ def subset_table(summaries: Sequence[Summary], verifier: str) -> Table:
         _verifier_note(verifier),
     ]
     return table
+
+
+def _over_draws(
+    summaries: Sequence[Summary], verifier: str, restorer: str
+) -> tuple[statistics.Interval, float]:
+    """Interval of the mean accuracy and p against the blurry probes, over the pairs of all draws."""
+    row = summaries[0].row(verifier, restorer, MEAN, "accuracy")
+    if len(summaries) == 1 and row is not None:  # published with the run; the scores of its pairs may be away
+        p = summaries[0].value(verifier, restorer, MEAN, "mcnemar_p")
+        return statistics.Interval(row.ci_low, row.ci_high), p
+    shares, blurry = (
+        np.concatenate([pair_shares(summary, verifier, name) for summary in summaries])
+        for name in (restorer, CONTROL)
+    )
+    genuine = np.concatenate([_genuine(summary, verifier) for summary in summaries])
+    return statistics.bootstrap_mean(shares, groups=genuine), clustered_mcnemar(shares, blurry)
 
 
 def _quoted_subset(restorer: str) -> list[Value]:
@@ -409,11 +423,10 @@ def _genuine(summary: Summary, verifier: str) -> NDArray[np.bool_]:
 
 
 def _different(summaries: list[Summary]) -> list[Summary]:
-    """Runs of the same pairs count once."""
-    kept: dict[tuple[tuple[str, str], ...], Summary] = {}
+    """Runs of the same pairs count once: number and seed name the pairs of a part."""
+    kept: dict[tuple[object, ...], Summary] = {}
     for summary in summaries:
-        lines = cell(scores_of(summary, summary.verifiers[0]), CONTROL, SHARP)
-        kept.setdefault(tuple(zip(lines["reference"], lines["probe"], strict=True)), summary)
+        kept.setdefault(tuple(summary.about[key] for key in ("protocol", "pairs", "seed")), summary)
     return list(kept.values())
 
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import click
@@ -121,6 +122,21 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (again / "table2-20-thumbnails.csv").read_text() == (out / "table2-20-thumbnails.csv").read_text()
     assert not (again / "runs").exists()
+    # A single draw needs no more than what is published of a run, which is not the scores of its pairs.
+    one, published = out / "runs" / "table2-20-seed0", toys / "published"
+    shutil.copytree(one, published, ignore=shutil.ignore_patterns("scores", "local.json"))
+    for folder in (one, published):
+        result = _call(toys / f"of-{folder.name}", "--which", "2", "--run", str(folder))
+        assert result.exit_code == 0, result.output
+    written = [toys / f"of-{folder.name}" / "table2-20-thumbnails.csv" for folder in (one, published)]
+    assert written[0].read_text() == written[1].read_text()
+    row = {(row["Method"], row["Source"]): row for row in _rows(written[1])}["wiener", "here"]
+    share = pair_shares(runs[0], "thumbnails", "wiener")
+    interval = statistics.bootstrap_mean(share, groups=reproduction._genuine(runs[0], "thumbnails"))
+    assert row["95% interval"] == f"{interval.low * 100:.2f} to {interval.high * 100:.2f}"
+    p = clustered_mcnemar(share, pair_shares(runs[0], "thumbnails", "none"))
+    assert row["p"] == ("< 0.0001" if p < 1e-4 else f"{p:.2g}")
+
     lacking = _call(again, "--which", "2,4", *folders)
     assert lacking.exit_code == 1
     assert "table 4: None of the runs is over linear:15,45." in lacking.stderr

@@ -120,7 +120,8 @@ class TrainConfig:
     validate_every, sample_every, checkpoint_every : int
         Steps.
     teacher_network : str
-        Published model to distil from; empty: none.
+        Model to distil from, packaged or a ``.safetensors`` file; ``loss.distilled`` is its weight.
+        Empty: none.
     """
 
     name: str

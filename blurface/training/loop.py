@@ -137,6 +137,9 @@ class Trainer:
         network = build_network(config.network, **config.network_options)
         self.network = network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
+        self.teacher: nn.Module | None = None
+        if config.teacher_network:
+            self.teacher = load_model(config.teacher_network)[0].to(self.device)
         schedule = config.schedule
         self.optimisers = make_optimisers(self.network, schedule.optimiser, schedule.lr, schedule.adam_lr)
         train, self.held_out = split_by_identity(faces, config.held_out, config.seed)
@@ -214,6 +217,7 @@ class Trainer:
             facial_weight=weight,
             embed=self._embed_cheaply,
             facial_target=target,
+            taught=self._taught(blurry),
         )
         report.total.backward()  # type: ignore[no-untyped-call]
         self.group.average(self.network)
@@ -231,6 +235,13 @@ class Trainer:
                 kept.copy_(current)
         self.step += 1
         return self.group.mean(float(report.total.detach()))
+
+    def _taught(self, blurry: Tensor) -> Tensor | None:
+        if self.teacher is None:
+            return None
+        with torch.no_grad(), self._autocast():
+            result: Tensor = self.teacher(blurry)
+        return result.float()
 
     def _embed_cheaply(self, images: Tensor) -> Tensor:
         assert self.embed is not None

@@ -88,6 +88,8 @@ class LossWeights:
         alpha of eq. 8.
     facial : float
         beta of eq. 8 at its full value; the schedule scales it.
+    distilled : float
+        Pixel term between the result and that of the teacher network, where there is one.
     """
 
     pixel: str = "charbonnier"
@@ -97,6 +99,7 @@ class LossWeights:
     kernel_sigma: float = 0.7
     tv: float = 0.0
     facial: float = 0.0
+    distilled: float = 0.0
 
 
 @dataclass
@@ -116,6 +119,7 @@ def restoration_loss(
     facial_weight: float = 0.0,
     embed: Embed | None = None,
     facial_target: Tensor | None = None,
+    taught: Tensor | None = None,
 ) -> LossReport:
     """Sum of all terms (eq. 8 and the network's own).
 
@@ -132,6 +136,8 @@ def restoration_loss(
         Scheduled share of ``weights.facial``.
     embed, facial_target
         See :func:`facial`; the facial term looks at the first ``len(facial_target)`` faces.
+    taught : Tensor, optional
+        (N, 3, H, W): what the teacher network made of the blurry faces.
     """
     pixel = charbonnier if weights.pixel == "charbonnier" else l2
     terms = {"pixel": pixel(estimate.images[-1], sharp)}
@@ -146,6 +152,8 @@ def restoration_loss(
         terms["kernel"] = weights.kernel * (entropy[-1] + 0.5 * sum(entropy[:-1], torch.zeros(())))
     if weights.tv:
         terms["tv"] = weights.tv * total_variation(estimate.images[-1])
+    if taught is not None and weights.distilled:
+        terms["distilled"] = weights.distilled * pixel(estimate.images[-1], taught)
     if embed is not None and facial_target is not None and facial_weight * weights.facial > 0:
         part = estimate.images[-1][: len(facial_target)]
         terms["facial"] = facial_weight * weights.facial * facial(part, facial_target, embed)

@@ -45,6 +45,19 @@ def test_inception_module_by_hand() -> None:
     assert without / sum(p.numel() for p in DeepDeblurNet().parameters()) == pytest.approx(1.904, abs=0.01)
 
 
+@pytest.mark.parametrize("reduction", [True, False])
+def test_near_identity_copies_and_learns(reduction: bool) -> None:
+    torch.manual_seed(0)
+    network = DeepDeblurNet(channels=16, reduction=reduction, near_identity=True)
+    face = torch.rand(2, 3, 40, 32)
+    restored = network(face)
+    assert float((restored - face).detach().abs().max()) < 0.02
+    restored.square().mean().backward()
+    gradients = [float(p.grad.abs().max()) for p in network.parameters() if p.grad is not None]
+    assert len(gradients) == len(list(network.parameters()))
+    assert min(gradients) > 0
+
+
 @pytest.mark.parametrize(("name", "limit"), [("fast", 3.0), ("plain", 1.05)])
 def test_budgets(name: str, limit: float) -> None:
     _, gflop = count(build_network(name).eval())

@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from blurface.errors import BlurfaceError, DataError, WeightsError
 from blurface.kernels.convolve import blur
+from blurface.networks import build_network
 from blurface.networks.fast import Estimate
 from blurface.training import losses
 from blurface.training.config import Schedule, TrainConfig, interpolate, read_config
@@ -36,6 +37,7 @@ from blurface.training.pairs import (
     make_pairs,
 )
 from blurface.training.sources import read_faces
+from blurface.weights import save_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -104,7 +106,7 @@ def test_restoration_loss_adds_its_parts() -> None:
     kernels = torch.full((2, 1, 44, 44), 1 / 44**2)
     images = [sharp + 0.1, sharp + 0.01]
     estimate = Estimate(images, [kernels], [torch.cat([sharp, sharp], 1)], [torch.zeros_like(kernels)])
-    weights = losses.LossWeights(pixel="l2", tv=2.0, facial=0.5, kernel_sigma=0)
+    weights = losses.LossWeights(pixel="l2", tv=2.0, facial=0.5, kernel_sigma=0, distilled=3.0)
     report = losses.restoration_loss(
         estimate,
         sharp,
@@ -113,12 +115,14 @@ def test_restoration_loss_adds_its_parts() -> None:
         facial_weight=0.5,
         embed=lambda v: v.flatten(1),
         facial_target=torch.zeros(2, 192),
+        taught=sharp + 0.04,
     )
     assert report.parts["pixel"] == pytest.approx(1e-4, rel=1e-3)
     assert report.parts["earlier"] == pytest.approx(0.3e-2, rel=1e-3)
     assert report.parts["wiener"] == pytest.approx(0, abs=1e-9)
     assert report.parts["kernel"] == pytest.approx(0.02 * np.log(44 * 44), rel=1e-5)
     assert report.parts["facial"] == pytest.approx(0.25, rel=1e-4)  # unit vectors against zero
+    assert report.parts["distilled"] == pytest.approx(3 * 0.03**2, rel=1e-3)
     assert float(report.total) == pytest.approx(sum(report.parts.values()), rel=1e-5)
 
 
@@ -322,6 +326,36 @@ def test_published_weights_are_a_start(tmp_path: Path) -> None:
     other = Trainer(small_config(network="plain", network_options={}), faces, tmp_path / "other")
     with pytest.raises(WeightsError, match=r"small\.safetensors .* belongs to another network than 'plain'"):
         other.start_from(tmp_path / "first" / "small.safetensors")
+
+
+def test_a_teacher_is_learned_from(tmp_path: Path) -> None:
+    """With hardly another target the network comes nearer to the teacher, not to the sharp face."""
+    torch.manual_seed(0)
+    options = {"width": 8, "deep": 8, "blocks": (1, 1, 1)}
+    teacher = build_network("plain", **options)
+    torch.nn.init.constant_(teacher.get_parameter("head.bias"), 0.2)
+    save_model(tmp_path / "teacher.safetensors", teacher.state_dict(), "plain", options, {})
+    config = small_config(
+        network="deepdeblur",
+        network_options={"channels": 8, "modules": 1, "near_identity": True},
+        loss=losses.LossWeights(pixel="l2", distilled=1e3),
+        teacher_network=str(tmp_path / "teacher.safetensors"),
+        schedule={"steps": 40, "optimiser": "adamw", "lr": 1e-3, "decay": 10},
+        validate_every=40,
+    )
+    trainer = Trainer(config, some_faces(), tmp_path / "student")
+    blurry = trainer.validation[0].blurry
+
+    def distances() -> list[float]:
+        with torch.no_grad():
+            made, taught = trainer.average(blurry), teacher.eval()(blurry)
+        return [float((made - target).square().mean()) for target in (taught, trainer.validation[0].sharp)]
+
+    before = distances()
+    list(trainer.run())
+    after = distances()
+    assert after[0] < 0.5 * before[0]
+    assert after[1] > before[1]
 
 
 def test_interrupt_saves(tmp_path: Path) -> None:

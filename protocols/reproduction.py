@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,10 @@ LENGTHS = (5, 9, 13, 15, 19, 23, 27, 31)
 
 ANGLES = (0, 45, 90, 135)
 """Its angles, in degrees."""
+
+
+GREY = ("levin", "sun", "michaeli", "chakrabarti")
+"""Methods that give a grey picture unless ``colour=True``, as their authors do."""
 
 
 def time_table(
@@ -143,7 +148,20 @@ def subset_table(summaries: Sequence[Summary], verifier: str) -> Table:
         "highest mean of the draws.",
         _verifier_note(verifier),
     ]
+    grey = [
+        title_of(name)
+        for name in _union(summary.restorers for summary in summaries)
+        if name in GREY and not any(_option(summary, name, "colour") for summary in summaries)
+    ]
+    if grey:
+        table.notes.append(
+            f"PSNR misses the colour of grey pictures, as by their authors: {', '.join(grey)}."
+        )
     return table
+
+
+def _option(summary: Summary, restorer: str, key: str) -> Any:
+    return summary.about.get("restorer_options", {}).get(restorer, {}).get(key)
 
 
 def _over_draws(

@@ -137,6 +137,15 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     p = clustered_mcnemar(share, pair_shares(runs[0], "thumbnails", "none"))
     assert row["p"] == ("< 0.0001" if p < 1e-4 else f"{p:.2g}")
 
+    # As if a method of grey pictures had made them.
+    assert "grey" not in (toys / "of-published" / "table2-20-thumbnails.md").read_text()
+    for name in ("results.csv", "results.json", "run.json"):
+        text = (published / name).read_text()
+        (published / name).write_text(text.replace("wiener", "levin"))
+    assert _call(toys / "grey", "--which", "2", "--run", str(published)).exit_code == 0
+    note = "PSNR misses the colour of grey pictures, as by their authors: Levin et al. 2011."
+    assert note in (toys / "grey" / "table2-20-thumbnails.md").read_text()
+
     lacking = _call(again, "--which", "2,4", *folders)
     assert lacking.exit_code == 1
     assert "table 4: None of the runs is over linear:15,45." in lacking.stderr

@@ -95,7 +95,7 @@ results-seeds: $(READY)
 	  --subset $(or $(LIMIT),500) --seed 0 --seed 1 --seed 2 --out $(OUT)/table2-seeds
 
 results-times: $(READY)
-	$(BLURFACE) tables --which 1 --jobs 1 --time-limit $(if $(LIMIT),1,60) --out $(OUT)/table1
+	$(BLURFACE) tables --which 1 --jobs 1 --time-limit $(if $(LIMIT),1,30) --out $(OUT)/table1
 
 # Table 2. A folder a method, since they take from minutes to hours: a finished one is kept (remove it to measure
 # again), and what is there makes the table. The quick ones on 500 pairs as well.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -227,6 +228,31 @@ def test_levin_finds_the_kernel_of_a_natural_picture() -> None:
     spectra = [torch.fft.rfft2(k, s=(20, 20)) for k in (found, wide)]
     product = torch.fft.irfft2(spectra[0] * spectra[1].conj(), s=(20, 20))
     assert float(product.max() / (found.norm() * wide.norm())) > 0.85
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_methods_compute_in_one_thread_and_give_the_others_back(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    restorer = create_restorer("krishnan", kernel_size=7)
+    seen = []
+
+    def estimate(pictures: torch.Tensor, kernels: None) -> tuple[torch.Tensor, torch.Tensor]:
+        seen.append(torch.get_num_threads())
+        if fails:
+            raise RuntimeError("no")
+        return pictures, torch.full((len(pictures), 7, 7), 1 / 49).double()
+
+    monkeypatch.setattr(restorer, "_estimate", estimate)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with pytest.raises(RuntimeError, match="no") if fails else contextlib.nullcontext():
+            restorer.restore(torch.rand(2, 3, 20, 16))
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1]
 
 
 def test_krishnan_kernel_sizes_as_published() -> None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from ...errors import InputError
@@ -114,13 +117,14 @@ class ClassicalRestorer(Restorer):
             )
         pictures = batch.to(torch.float64)
         restored, estimates = pictures.clone(), []
-        for start in range(0, len(batch), self.batch_size):
-            part = slice(start, start + self.batch_size)
-            given = None if kernels is None else kernels[part] if len(kernels) > 1 else kernels
-            found, estimate = self._part(pictures[part], given)
-            restored[part] = found
-            if estimate is not None:
-                estimates.append(estimate)
+        with _one_thread():
+            for start in range(0, len(batch), self.batch_size):
+                part = slice(start, start + self.batch_size)
+                given = None if kernels is None else kernels[part] if len(kernels) > 1 else kernels
+                found, estimate = self._part(pictures[part], given)
+                restored[part] = found
+                if estimate is not None:
+                    estimates.append(estimate)
         return restored.to(batch.dtype), torch.cat(estimates).to(batch.dtype) if estimates else None
 
     def _part(self, pictures: Tensor, kernels: Tensor | None) -> tuple[Tensor, Tensor | None]:
@@ -141,6 +145,18 @@ class ClassicalRestorer(Restorer):
             if kernel is not None:
                 estimate[which] = kernel[sound]
         return restored, estimate if self.blind else None
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Thousands of short steps: threads would wait for each other for longer than they work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with threadpool_limits(1):  # NumPy's and SciPy's
+            yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def check_kernel_size(size: int) -> int:

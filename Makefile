@@ -40,7 +40,7 @@ verify: $(VENV)/.installed
 	  $(BIN)/blurface verify --pairs lfw --verifier $$verifier --out runs/verify; \
 	else \
 	  echo "LFW is neither on disk nor can it be downloaded: the demonstration on one photograph instead."; \
-	  $(BIN)/blurface demo --out runs/demo; \
+	  $(BIN)/blurface demo --out runs/demo.png; \
 	fi
 
 test: $(VENV)/.installed

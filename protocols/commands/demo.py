@@ -71,6 +71,10 @@ class Demonstration:
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where Levin's kernels may lie.")
 def demo(out: Path, restorer: str, data_root: Path | None) -> None:
     """Detect, align, blur with eight kernels, restore and compare one face: nothing to download."""
+    from PIL import Image
+
+    if out.suffix.lower() not in Image.registered_extensions():  # before minutes of work, not after
+        raise click.BadParameter(f"{out} does not end like a picture. Use .png or .jpg.", param_hint="--out")
     click.echo(NOTICE)
     kernels = demo_kernels(data_root)
     chosen = demo_restorer(restorer)

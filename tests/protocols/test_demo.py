@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,25 @@ def test_command_says_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "gp:8,0" in result.output
     assert f"Picture: {out}" in result.output
     assert out.is_file()
+
+
+def test_make_verify_s_own_demonstration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a fresh machine without LFW is given, with the arguments of the Makefile."""
+    makefile = (Path(__file__).resolve().parents[2] / "Makefile").read_text()
+    (arguments,) = re.findall(r"blurface (demo .*?);", makefile)
+    monkeypatch.delenv("BLURFACE_DATA", raising=False)
+    monkeypatch.setattr(demo, "demo_verifier", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(main, [*arguments.split(), "--restorer", "none"])
+    assert result.exit_code == 0, result.output
+    assert len(list((tmp_path / "runs").glob("*.png"))) == 1
+
+
+def test_a_picture_without_a_format_is_refused_before_the_work(tmp_path: Path) -> None:
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path / "demo")])
+    assert result.exit_code == 2
+    assert "Use .png or .jpg" in result.stderr
+    assert "not a benchmark" not in result.stdout
 
 
 def test_unknown_restorer_is_an_error_and_missing_weights_are_not(

@@ -299,19 +299,30 @@ def write_image(
         If the folder is missing, read-only or full.
     """
     path = Path(path)
-    format = format or (like.format if like is not None else None)
-    format = format or Image.registered_extensions().get(path.suffix.lower())
-    if format is None:
-        raise ImageError(
-            f"{name_of(path)}: no picture format is known for {path.suffix or 'no suffix'!r}.",
-            "Use .png or .jpg.",
-        )
+    format = format or (like.format if like is not None else None) or format_of(path)
     try:
         encoded = encode_image(image, format, like=like, quality=quality)
     except ImageError as error:
         raise ImageError(f"{name_of(path)}: {error.message}", error.hint) from error
     with replacing(path) as temporary:
         temporary.write_bytes(encoded)
+
+
+def format_of(path: Path) -> str:
+    """Pillow's name of the format that a suffix stands for.
+
+    Raises
+    ------
+    ImageError
+        If none is known.
+    """
+    format = Image.registered_extensions().get(path.suffix.lower())
+    if format is None:
+        raise ImageError(
+            f"{name_of(path)}: no picture format is known for {path.suffix or 'no suffix'!r}.",
+            "Use .png or .jpg.",
+        )
+    return format
 
 
 @contextlib.contextmanager

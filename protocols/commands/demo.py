@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from blurface.errors import BlurfaceError, DataError, MissingDependencyError, UnknownNameError
+from blurface.errors import BlurfaceError, DataError, ImageError, MissingDependencyError, UnknownNameError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -71,10 +71,12 @@ class Demonstration:
 @click.option("--data-root", type=click.Path(path_type=Path), help="Where Levin's kernels may lie.")
 def demo(out: Path, restorer: str, data_root: Path | None) -> None:
     """Detect, align, blur with eight kernels, restore and compare one face: nothing to download."""
-    from PIL import Image
+    from blurface.images import format_of
 
-    if out.suffix.lower() not in Image.registered_extensions():  # before minutes of work, not after
-        raise click.BadParameter(f"{out} does not end like a picture. Use .png or .jpg.", param_hint="--out")
+    try:
+        format_of(out)  # before minutes of work, not after
+    except ImageError as error:
+        raise click.BadParameter(str(error), param_hint="--out") from error
     click.echo(NOTICE)
     kernels = demo_kernels(data_root)
     chosen = demo_restorer(restorer)

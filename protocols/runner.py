@@ -36,6 +36,7 @@ from blurface.kernels import Kernel, KernelSet
 from blurface.restorers import create_restorer, restorers
 from blurface.restorers.base import Restorer
 from blurface.restorers.gated import Gated
+from blurface.threads import one_thread
 from verification import create_embedder, embedders
 from verification.embedders.base import Embedder
 
@@ -669,7 +670,7 @@ def _execute(tasks: list[Task], worker: Worker, settings: Settings, progress: Pr
         progress(phase, 0, totals[phase])
     jobs = settings.jobs or processes.default_jobs(settings.device, _rough_seconds(worker, tasks))
     if jobs == 1 or len(tasks) < 2:
-        with processes.one_thread():
+        with one_thread():
             for task in tasks:
                 finished(task, worker.compute(task))
     else:

@@ -23,7 +23,8 @@ from scipy.ndimage import convolve
 from blurface.errors import BlurfaceError, InputError, UnknownNameError
 from blurface.kernels import Kernel, KernelSet
 from blurface.restorers import restorers
-from protocols import processes, results
+from blurface.threads import one_thread
+from protocols import results
 from protocols.datasets import Protocol
 from protocols.degradation import Degradation
 from protocols.quality import psnr
@@ -366,7 +367,7 @@ def test_processes_change_nothing(protocol: Protocol, tmp_path: Path) -> None:
 
 def test_one_thread_and_back() -> None:
     before = torch.get_num_threads()
-    with processes.one_thread():
+    with one_thread():
         assert torch.get_num_threads() == 1
     assert torch.get_num_threads() == before
 

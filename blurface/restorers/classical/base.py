@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import inspect
-from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 from torch import Tensor
 
 from ...errors import InputError
+from ...threads import one_thread
 from ..base import Restorer
 from .core import delta_kernels
 
@@ -117,7 +115,7 @@ class ClassicalRestorer(Restorer):
             )
         pictures = batch.to(torch.float64)
         restored, estimates = pictures.clone(), []
-        with _one_thread():
+        with one_thread():
             for start in range(0, len(batch), self.batch_size):
                 part = slice(start, start + self.batch_size)
                 given = None if kernels is None else kernels[part] if len(kernels) > 1 else kernels
@@ -145,18 +143,6 @@ class ClassicalRestorer(Restorer):
             if kernel is not None:
                 estimate[which] = kernel[sound]
         return restored, estimate if self.blind else None
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Thousands of short steps: threads would wait for each other for longer than they work."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with threadpool_limits(1):  # NumPy's and SciPy's
-            yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def check_kernel_size(size: int) -> int:

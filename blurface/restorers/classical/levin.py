@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.fft import next_fast_len
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from torch import Tensor
 
 from ...errors import InputError
@@ -243,11 +244,10 @@ def minimise_nonnegative(matrix: Array, right: Array, support: NDArray[np.bool_]
 
 
 def _solve(matrix: Array, right: Array) -> Array:
-    # SciPy's own threads would wait for each other here, ten times as long on a busy machine.
-    factor, failed = torch.linalg.cholesky_ex(torch.from_numpy(matrix))
-    if failed:  # singular to rounding
-        return np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0], dtype=np.float64)
-    solution: Array = torch.cholesky_solve(torch.from_numpy(right)[:, None], factor)[:, 0].numpy()
+    try:
+        solution: Array = cho_solve(cho_factor(matrix, check_finite=False), right, check_finite=False)
+    except LinAlgError:  # singular to rounding
+        solution = np.asarray(np.linalg.lstsq(matrix, right, rcond=None)[0], dtype=np.float64)
     return solution
 
 

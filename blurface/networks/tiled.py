@@ -1,4 +1,4 @@
-"""Convolutions with large kernels by tiles in the Fourier domain, for inference on CPUs.
+"""Convolutions with large kernels by tiles in the Fourier domain, on CPUs.
 
 The picture is cut into overlapping T x T tiles; those and the kernels are transformed, multiplied
 frequency by frequency (a small matrix product over channels), and transformed back: "overlap-save".
@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
 TILES = {7: 20, 14: 32}
@@ -100,18 +101,13 @@ class TiledFilter:
         return result.permute(0, 3, 1, 2)
 
     def _one(self, y: Tensor, before: int) -> Tensor:
-        height, width, inputs = y.shape
+        height, width, _ = y.shape
         tile, step, outputs = self.tile, self.step, self.bias.shape[0]
         rows, columns = -(-height // step), -(-width // step)
-        over = self.size - 1 - before
-        pads = (0, 0, before, columns * step - width + over, before, rows * step - height + over)
         tables = _tables(tile, step)
         half = tile // 2 + 1
         tiles = rows * columns
-        # (row, column, channel, y, x) to (x, y, tile, channel): from here on all is contiguous
-        cut = functional.pad(y, pads).unfold(0, tile, step).unfold(1, tile, step).permute(4, 3, 0, 1, 2)
-        spectrum = (tables.across @ cut.reshape(tile, -1)).view(half, 2 * tile, tiles * inputs)
-        spectrum = torch.matmul(tables.down, spectrum).view(half * tile, 2, tiles, inputs)
+        spectrum = _spectrum(y, tile, step, before, self.size - 1 - before)
         real, imag = spectrum[:, 0], spectrum[:, 1]
         product = torch.stack(
             [
@@ -124,3 +120,105 @@ class TiledFilter:
         image = (tables.back @ lines).view(step, step, rows, columns, outputs)
         image = image.permute(2, 1, 3, 0, 4).reshape(rows * step, columns * step, outputs)
         return image[:height, :width] + self.bias
+
+
+def _spectrum(y: Tensor, tile: int, step: int, before: int, after: int) -> Tensor:
+    """Spectra of the tiles of a picture.
+
+    Parameters
+    ----------
+    y : Tensor
+        (H, W, C).
+    tile, step : int
+        Tiles begin every ``step`` pixels; as many as cover (H, W) by their steps.
+    before, after : int
+        Zeros before the first row and column, and at least as many after the last.
+        ``before + after`` is ``tile - step`` where tiles overlap, and 0 where each is a step and zeros.
+
+    Returns
+    -------
+    Tensor
+        (F, 2, tiles, C): all frequencies of half a spectrum, real and imaginary part.
+    """
+    height, width, channels = y.shape
+    rows, columns = -(-height // step), -(-width // step)
+    seen = step + before + after
+    pads = (0, 0, before, columns * step - width + after, before, rows * step - height + after)
+    tables = _tables(tile, step)
+    half, tiles = tile // 2 + 1, rows * columns
+    # (row, column, channel, y, x) to (x, y, tile, channel): from here on all is contiguous
+    cut = functional.pad(y, pads).unfold(0, seen, step).unfold(1, seen, step).permute(4, 3, 0, 1, 2)
+    across, down = tables.across[:, :seen], tables.down
+    if seen < tile:  # what is not seen is zero
+        down = down.view(-1, 2, tile)[:, :, :seen].reshape(-1, 2 * seen)
+    spectrum = (across @ cut.reshape(seen, -1)).view(half, 2 * seen, tiles * channels)
+    return torch.matmul(down, spectrum).view(half * tile, 2, tiles, channels)
+
+
+class _TiledConvolution(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, tile: int, before: int) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.tile, ctx.before = tile, before
+        return TiledFilter(weight, bias, tile)(x, before)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = gradients
+        x, weight = ctx.saved_tensors
+        by_x = by_weight = by_bias = None
+        if ctx.needs_input_grad[0]:
+            turned = weight.flip((2, 3)).transpose(0, 1)
+            zero = gradient.new_zeros(weight.shape[1])
+            by_x = TiledFilter(turned, zero, ctx.tile)(gradient, weight.shape[-1] - 1 - ctx.before)
+        if ctx.needs_input_grad[1]:
+            by_weight = _weight_gradient(x, gradient, weight.shape[-1], ctx.tile, ctx.before)
+        if ctx.needs_input_grad[2]:
+            by_bias = gradient.sum((0, 2, 3))
+        return by_x, by_weight, by_bias, None, None
+
+
+def _weight_gradient(x: Tensor, gradient: Tensor, size: int, tile: int, before: int) -> Tensor:
+    """Sum over pictures and pixels of ``gradient`` times the K x K window of ``x`` there.
+
+    (outputs, inputs, K, K).
+    """
+    step, half = tile - size + 1, tile // 2 + 1
+    real = x.new_zeros(half * tile, x.shape[1], gradient.shape[1])
+    imag = torch.zeros_like(real)
+    for picture, slope in zip(x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)):
+        windows = _spectrum(picture, tile, step, before, size - 1 - before).transpose(2, 3)
+        values = _spectrum(slope, tile, step, 0, 0)
+        # windows times the conjugate of values
+        real.baddbmm_(windows[:, 0], values[:, 0]).baddbmm_(windows[:, 1], values[:, 1])
+        imag.baddbmm_(windows[:, 1], values[:, 0]).baddbmm_(windows[:, 0], values[:, 1], alpha=-1)
+    spectrum = torch.complex(real, imag).view(half, tile, x.shape[1], gradient.shape[1])
+    correlation: Tensor = torch.fft.irfft2(spectrum.permute(3, 2, 1, 0), s=(tile, tile))
+    return correlation[..., :size, :size]
+
+
+def tiled_convolution(x: Tensor, weight: Tensor, bias: Tensor, tile: int, before: int) -> Tensor:
+    """Correlation by tiles with all gradients, each of them by tiles as well.
+
+    oneDNN has no fast weight gradient for kernels of 14x14: in float32 it takes from seven to hundreds of
+    times the forward pass, as the batch has it.
+
+    Parameters
+    ----------
+    x : Tensor
+        (N, inputs, H, W) float32.
+    weight : Tensor
+        (outputs, inputs, K, K).
+    bias : Tensor
+        (outputs,).
+    tile, before : int
+        As for :class:`TiledFilter`.
+
+    Returns
+    -------
+    Tensor
+        (N, outputs, H, W).
+    """
+    result: Tensor = _TiledConvolution.apply(x, weight, bias, tile, before)
+    return result

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from blurface.errors import UnknownNameError, WeightsError
 from blurface.kernels.convolve import blur
 from blurface.kernels.gaussian_process import sample_kernels
-from blurface.networks import build_network
+from blurface.networks import build_network, deepdeblur
 from blurface.networks.deepdeblur import DeepDeblurNet, Inception, SameConv
 from blurface.networks.fast import WINDOW, FastNet, _Problem
 from blurface.networks.fourier import Spectrum, forward_transform, inverse_transform, shift_spectrum
@@ -231,6 +231,42 @@ def test_convolution_in_tiles_is_the_convolution(size: int, height: int, width: 
     assert layer(x.requires_grad_()).requires_grad
     layer.train()
     assert layer.tiled is None
+
+
+@pytest.mark.parametrize("size", [7, 14])
+@pytest.mark.parametrize(("inputs", "outputs"), [(16, 17), (17, 16)])
+@pytest.mark.parametrize(("height", "width"), [(56, 48), (32, 33)])
+def test_gradients_of_training_in_tiles_are_the_convolution_s(
+    size: int, inputs: int, outputs: int, height: int, width: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    layer, exact = SameConv(inputs, outputs, size), SameConv(inputs, outputs, size).double()
+    exact.load_state_dict(layer.state_dict())
+    x = torch.randn(3, inputs, height, width, requires_grad=True)
+    y = x.detach().double().requires_grad_()
+    weight = torch.randn(3, outputs, height, width)
+    in_tiles = []
+    real = deepdeblur.tiled_convolution
+    monkeypatch.setattr(
+        deepdeblur, "tiled_convolution", lambda *given: in_tiles.append(given) or real(*given)
+    )
+    (layer(x) * weight).sum().backward()
+    assert len(in_tiles) == 1
+    (exact(y) * weight).sum().backward()
+    assert len(in_tiles) == 1  # not in float64
+    for found, expected in zip((x, *layer.parameters()), (y, *exact.parameters())):
+        scale = float(expected.grad.abs().max())  # type: ignore[union-attr]
+        torch.testing.assert_close(found.grad.double(), expected.grad, atol=1e-6 * scale, rtol=0)  # type: ignore[union-attr]
+
+
+def test_bfloat16_and_evaluation_take_gradients_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(deepdeblur, "tiled_convolution", lambda *given: pytest.fail("tiles"))
+    layer = SameConv(2, 2, 14)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(torch.randn(1, 2, 40, 40, requires_grad=True)).sum().backward()
+    layer.eval()
+    layer(torch.randn(1, 2, 40, 40, requires_grad=True)).sum().backward()
+    assert layer.weight.grad is not None
 
 
 def test_small_kernels_are_never_tiled() -> None:

@@ -135,7 +135,7 @@ ablation-%: $(READY)
 results-ablation: $(VARIANTS:%=ablation-%)
 	$(TABLES) --which 5 $(call model,with 1x1 reduction,base) $(call model,without 1x1 reduction,no-reduction) \
 	  $(call model,alpha/beta 0.2,ratio-0.2) $(call model,alpha/beta 5,ratio-5) \
-	  $(call model,without facial loss,no-facial) $(call PART,600) --out $(OUT)/ablation
+	  $(call model,without facial loss,no-facial) $(call PART,300) --out $(OUT)/ablation
 	for variant in $(VARIANTS); do cp $(ABLATION)/$$variant/log.csv $(OUT)/ablation/$$variant.csv; done
 	$(BLURFACE) figures --which 4,9 $(call model,alpha/beta 1,base) $(call model,alpha/beta 0.2,ratio-0.2) \
 	  $(call model,alpha/beta 5,ratio-5) --out runs/figures

@@ -24,7 +24,7 @@ from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 
 from .aligned import FaceSet, align_faces
-from .datasets import Protocol
+from .datasets import Pair, PairList, Protocol
 from .degradation import degrade, from_bytes, to_bytes
 from .experiments import Experiment
 from .run_folder import Run
@@ -217,6 +217,12 @@ def check_restorer(run: Run, pictures: Pictures, name: str) -> None:
             f"{name} is no longer the one that was measured: its {' and '.join(changed) or 'parts'} changed.",
             "Run the same blurface verify command again.",
         )
+
+
+def of_photograph(path: Path) -> Protocol:
+    """One photograph as a protocol of one pair, it and itself: for figures, not for measuring."""
+    pair = Pair(path.stem, path.stem, genuine=True, fold=0)
+    return Protocol(path.stem, PairList(path.stem, (pair,), 1), {path.stem: path})
 
 
 def _naming(protocol: Protocol, images: set[str]) -> Protocol:

@@ -67,6 +67,11 @@ Drawn = tuple[str, "Figure | Table"]
 @click.option(
     "--faces", type=click.IntRange(min=1), default=4, show_default=True, help="In figures 10 and 11."
 )
+@click.option(
+    "--photograph",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Whose face figures 4, 5, 6, 9 and 10 show instead of LFW's: one that may be published.",
+)
 @click.option("--seed", type=int, default=0, show_default=True, help="Of kernels and the choice of faces.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
 def figures(
@@ -78,6 +83,7 @@ def figures(
     restorer_options: tuple[str, ...],
     models: tuple[str, ...],
     faces: int,
+    photograph: Path | None,
     seed: int,
     quiet: bool,
 ) -> None:
@@ -104,6 +110,7 @@ def figures(
         tuple(chosen),
         parse_models(models),
         faces,
+        photograph,
         seed,
         not restorers,
     )
@@ -134,6 +141,7 @@ class Artist:
         restorers: tuple[Any, ...],
         models: dict[str, Path],
         faces: int,
+        photograph: Path | None,
         seed: int,
         usual: bool = True,
     ) -> None:
@@ -143,6 +151,7 @@ class Artist:
         self.restorers = restorers
         self.models = models
         self.faces = faces
+        self.photograph = photograph
         self.seed = seed
         self._pictures: dict[str, Pictures] = {}
 
@@ -160,7 +169,7 @@ class Artist:
             "5": self.compared,
             "6": self.per_kernel,
             "9": self.losses,
-            "10": lambda: self.rows("lfw", "figure-10-lfw"),
+            "10": lambda: self.rows("lfw", f"figure-10-{self.photograph.stem if self.photograph else 'lfw'}"),
             "11": lambda: self.rows("facescrub", "figure-11-facescrub"),
         }
         return paper[which]() if which in paper else self.of_runs(which)
@@ -411,9 +420,11 @@ class Artist:
                 yield f"robustness-size-{verifier}", figure
 
     def _faces_of(self, protocol: str, choices: tuple[Any, ...] = (), key: str = "") -> Pictures:
-        """A few faces of a protocol under Levin's kernels."""
+        """A few faces of a protocol under Levin's kernels; in LFW's place the face of the photograph."""
         from protocols.experiments import Experiment
-        from protocols.pictures import Pictures
+        from protocols.pictures import Pictures, of_photograph
+
+        single = of_photograph(self.photograph) if self.photograph and protocol == "lfw" else None
 
         place = f"{protocol} {key}"
         if place not in self._pictures:
@@ -424,7 +435,7 @@ class Artist:
                 seed=self.seed,
                 restorers=choices or self.restorers,
             )
-            self._pictures[place] = Pictures(experiment)
+            self._pictures[place] = Pictures(experiment, protocol=single)
         return self._pictures[place]
 
     def _choose(self, pictures: Pictures, count: int) -> list[str]:

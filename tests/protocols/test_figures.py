@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage
 from click.testing import CliRunner
 from matplotlib.figure import Figure
 from PIL import Image
@@ -189,6 +190,21 @@ def test_command_draws_what_it_can(run: Run, tmp_path: Path, monkeypatch: pytest
     wrong = CliRunner().invoke(main, [*arguments, "--which", "12"])
     assert wrong.exit_code == 2
     assert "12 is unknown" in wrong.stderr
+
+
+def test_figures_show_the_face_of_a_photograph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without LFW; the note of the figure names the photograph."""
+    monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(kernel_sets, "_entries", dict(kernel_sets._entries))
+    kernel_sets.register("levin8", _two_lines)
+    photograph = Path(skimage.__file__).parent / "data" / "astronaut.png"
+    out = tmp_path / "figures"
+    arguments = ["figures", "--which", "5,10", "--restorer", "wiener", "--photograph", str(photograph)]
+    result = CliRunner().invoke(main, [*arguments, "--out", str(out), "-q"])
+    assert result.exit_code == 0, result.output
+    drawn = re.sub(r"<[^>]+>", "", (out / "figure-05-compared.svg").read_text())
+    assert "astronaut" in drawn
+    assert (out / "figure-10-astronaut.png").exists()
 
 
 def test_robustness_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ RUN = $(BLURFACE) verify --jobs $(JOBS)
 TABLES = $(BLURFACE) tables --jobs $(JOBS)
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
-.PHONY: verify test lint clean results results-lfw results-lfw-time results-edgeface results-verifiers \
+.PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-edgeface results-verifiers \
   results-facescrub results-tables results-seeds results-linear results-robustness results-times results-methods \
   results-methods-table results-ablation results-pages
 
@@ -138,7 +138,16 @@ results-ablation: $(VARIANTS:%=ablation-%)
 	  $(call model,without facial loss,no-facial) $(call PART,300) --out $(OUT)/ablation
 	for variant in $(VARIANTS); do cp $(ABLATION)/$$variant/log.csv $(OUT)/ablation/$$variant.csv; done
 	$(BLURFACE) figures --which 4,9 $(call model,alpha/beta 1,base) $(call model,alpha/beta 0.2,ratio-0.2) \
-	  $(call model,alpha/beta 5,ratio-5) --out runs/figures
+	  $(call model,alpha/beta 5,ratio-5) --photograph astronaut --out runs/pictures
+	cp runs/pictures/figure-04-responses.png docs/images/responses.png
+	cp runs/pictures/figure-09-losses.png docs/images/losses.png
+
+# The pictures of the documentation: scikit-image's astronaut, which may be published.
+pictures: $(READY)
+	$(BLURFACE) figures --which 5,6 --photograph astronaut --restorer fast --out runs/pictures
+	cp runs/pictures/figure-06-kernels.png docs/images/restored.png
+	$(BLURFACE) figures --which 5 --photograph astronaut $(METHODS:%=--restorer %) --restorer fast --out runs/pictures
+	cp runs/pictures/figure-05-compared.png docs/images/methods.png
 
 # Figures and pages hold faces and are not for publishing: runs/ is not under version control.
 results-pages: $(READY)

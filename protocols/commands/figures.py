@@ -45,6 +45,16 @@ HARDEST = "4"
 Drawn = tuple[str, "Figure | Table"]
 
 
+def _photograph(context: click.Context, parameter: click.Parameter, value: str | None) -> Path | None:
+    """The file of ``--photograph``."""
+    if value == "astronaut":
+        import skimage
+
+        value = str(Path(skimage.__file__).parent / "data" / "astronaut.png")
+    file = click.Path(path_type=Path, exists=True, dir_okay=False)
+    return None if value is None else file.convert(value, parameter, context)
+
+
 @click.command()
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--which", help=f"Comma-separated: {', '.join(WHICH)}.  [default: all that can be drawn]")
@@ -69,8 +79,10 @@ Drawn = tuple[str, "Figure | Table"]
 )
 @click.option(
     "--photograph",
-    type=click.Path(path_type=Path, exists=True, dir_okay=False),
-    help="Whose face figures 4, 5, 6, 9 and 10 show instead of LFW's: one that may be published.",
+    metavar="PATH|astronaut",
+    callback=_photograph,
+    help="Whose face figures 4, 5, 6, 9 and 10 show instead of LFW's: one that may be published, such as "
+    "scikit-image's astronaut.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of kernels and the choice of faces.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import skimage
 from click.testing import CliRunner
 from matplotlib.figure import Figure
 from PIL import Image
@@ -197,14 +196,16 @@ def test_figures_show_the_face_of_a_photograph(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(kernel_sets, "_entries", dict(kernel_sets._entries))
     kernel_sets.register("levin8", _two_lines)
-    photograph = Path(skimage.__file__).parent / "data" / "astronaut.png"
     out = tmp_path / "figures"
-    arguments = ["figures", "--which", "5,10", "--restorer", "wiener", "--photograph", str(photograph)]
+    arguments = ["figures", "--which", "5,10", "--restorer", "wiener", "--photograph", "astronaut"]
     result = CliRunner().invoke(main, [*arguments, "--out", str(out), "-q"])
     assert result.exit_code == 0, result.output
     drawn = re.sub(r"<[^>]+>", "", (out / "figure-05-compared.svg").read_text())
     assert "astronaut" in drawn
     assert (out / "figure-10-astronaut.png").exists()
+    missing = CliRunner().invoke(main, [*arguments[:-1], str(tmp_path / "no.png"), "--out", str(out)])
+    assert missing.exit_code == 2
+    assert "no.png" in missing.stderr
 
 
 def test_robustness_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -88,7 +88,7 @@ results-linear: $(READY)
 	$(TABLES) --which 4 $(call PART,500) --out $(OUT)/table4
 
 results-robustness: $(READY)
-	$(TABLES) --which robustness --restorer fast $(call PART,200) --out $(OUT)/robustness
+	$(TABLES) --which robustness --restorer fast $(call PART,100) --out $(OUT)/robustness
 
 results-seeds: $(READY)
 	$(TABLES) --which 2 --restorer fast --restorer gated:fast --restorer krishnan --subset $(or $(LIMIT),50) \

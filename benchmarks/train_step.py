@@ -92,7 +92,6 @@ def errors(channels: int, size: int = 14) -> dict[str, dict[str, float]]:
         result = form(*inputs)
         return [result, *torch.autograd.grad((result * slope.to(kind)).sum(), inputs)]
 
-    # In float64 the tiles would be float32 all the same, and oneDNN has no float64: a plain loop.
     exact = values(direct, torch.float64)
     return {
         name: {

@@ -201,8 +201,8 @@ def _weight_gradient(x: Tensor, gradient: Tensor, size: int, tile: int, before: 
 def tiled_convolution(x: Tensor, weight: Tensor, bias: Tensor, tile: int, before: int) -> Tensor:
     """Correlation by tiles with all gradients, each of them by tiles as well.
 
-    oneDNN has no fast weight gradient for kernels of 14x14: in float32 it takes from seven to hundreds of
-    times the forward pass, as the batch has it.
+    oneDNN has no fast weight gradient for kernels of 14x14: in float32 it takes several to hundreds of
+    times as long as the forward pass, depending on the batch (``benchmarks/train_step.py``).
 
     Parameters
     ----------

@@ -144,7 +144,7 @@ results-ablation: $(VARIANTS:%=ablation-%)
 
 # The pictures of the documentation: scikit-image's astronaut, which may be published.
 pictures: $(READY)
-	$(BLURFACE) figures --which 5,6 --photograph astronaut --restorer fast --out runs/pictures
+	$(BLURFACE) figures --which 6 --photograph astronaut --restorer fast --out runs/pictures
 	cp runs/pictures/figure-06-kernels.png docs/images/restored.png
 	$(BLURFACE) figures --which 5 --photograph astronaut $(METHODS:%=--restorer %) --restorer fast --out runs/pictures
 	cp runs/pictures/figure-05-compared.png docs/images/methods.png

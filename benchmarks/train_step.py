@@ -2,7 +2,7 @@
 
     python benchmarks/train_step.py [--channels 64] [--batch 8 16] [--slow] [--out results/train-step.json]
 
-CPU milliseconds a face (fastest of three, all threads), directly by oneDNN and in Fourier tiles, and how
+CPU milliseconds a face (fastest of three, one thread), directly by oneDNN and in Fourier tiles, and how
 far each gradient of a 14x14 convolution lies from the one computed in float64. ``--slow`` adds a batch of
 4, for which oneDNN's weight gradient is a reference loop: two minutes for one step.
 """
@@ -11,15 +11,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
+import numpy as np
 import torch
-from speed import machine
+from numpy.typing import NDArray
+from speed import Run, clock, machine
 from torch import Tensor
 from torch.nn import functional
 
@@ -36,31 +37,29 @@ def directly() -> AbstractContextManager[Any]:
     return mock.patch.object(deepdeblur, "_tiles_train_faster", return_value=False)
 
 
-def milliseconds(step: Callable[[], None], rounds: int = 3) -> float:
-    """CPU time of the fastest of some steps; a step of a minute is not repeated."""
+def milliseconds(step: Run, batch: NDArray[np.float32], rounds: int = 3) -> float:
+    """CPU time a face of the fastest of some steps; a step of a minute is not repeated."""
     fastest = float("inf")
     for _ in range(rounds):
-        start = time.process_time()
-        step()
-        fastest = min(fastest, time.process_time() - start)
+        fastest = min(fastest, clock(step, batch)[1])
         if fastest > 60:
             break
-    return 1e3 * fastest
+    return round(1e3 * fastest / len(batch), 1)
 
 
-def of_module(channels: int, batch: int) -> dict[str, float]:
-    """Milliseconds a face of one module with its entry and head."""
+def of_module(channels: int, size: int) -> dict[str, float]:
+    """Milliseconds a face, in batches of ``size``, of one module with its entry and head."""
     torch.manual_seed(0)
     network = deepdeblur.DeepDeblurNet(channels, modules=1).to(memory_format=torch.channels_last)
-    x = torch.rand(batch, 3, *SIZE).contiguous(memory_format=torch.channels_last)
+    batch = torch.rand(size, 3, *SIZE).numpy()
 
-    def step() -> None:
+    def step(batch: NDArray[np.float32]) -> None:
+        x = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
         network(x).square().mean().backward()
 
-    found = {}
-    for name, context in (("tiles", nullcontext()), ("direct", directly())):
-        with context:
-            found[name] = round(milliseconds(step) / batch, 1)
+    found = {"tiles": milliseconds(step, batch)}
+    with directly():
+        found["direct"] = milliseconds(step, batch)
     return found
 
 

@@ -33,11 +33,10 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
-        if _may_tile(x):
-            if self.tiled is not None and not torch.is_grad_enabled():
-                return self.tiled(x, self.pads[0])
-            if self.training and self.bias is not None and _tiles_train_faster(self.weight):
-                return tiled_convolution(x, self.weight, self.bias, TILES[self.kernel_size[0]], self.pads[0])
+        if self.tiled is not None and not torch.is_grad_enabled() and _may_tile(x):
+            return self.tiled(x, self.pads[0])
+        if self.training and self.bias is not None and _tiles_train_faster(self.weight) and _may_tile(x):
+            return tiled_convolution(x, self.weight, self.bias, TILES[self.kernel_size[0]], self.pads[0])
         return super().forward(functional.pad(x, self.pads))
 
 

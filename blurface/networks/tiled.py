@@ -188,6 +188,7 @@ def _weight_gradient(x: Tensor, gradient: Tensor, size: int, tile: int, before: 
     real = x.new_zeros(half * tile, x.shape[1], gradient.shape[1])
     imag = torch.zeros_like(real)
     for picture, slope in zip(x.permute(0, 2, 3, 1), gradient.permute(0, 2, 3, 1)):
+        # Transformed a second time: kept from the forward pass they would take two to four times x's memory.
         windows = _spectrum(picture, tile, step, before, size - 1 - before).transpose(2, 3)
         values = _spectrum(slope, tile, step, 0, 0)
         # windows times the conjugate of values

@@ -436,8 +436,6 @@ class Artist:
         from protocols.experiments import Experiment
         from protocols.pictures import Pictures, of_photograph
 
-        single = of_photograph(self.photograph) if self.photograph and protocol == "lfw" else None
-
         place = f"{protocol} {key}"
         if place not in self._pictures:
             experiment: Experiment = Experiment(
@@ -447,6 +445,7 @@ class Artist:
                 seed=self.seed,
                 restorers=choices or self.restorers,
             )
+            single = of_photograph(self.photograph) if self.photograph and protocol == "lfw" else None
             self._pictures[place] = Pictures(experiment, protocol=single)
         return self._pictures[place]
 

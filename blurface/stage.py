@@ -130,7 +130,7 @@ class DeblurStage:
         WeightsError
             If its weights are missing or corrupt.
         """
-        from .backends import best_backend, create_backend_restorer
+        from .backends import best_backend
 
         resolved = resolve_device(device)
         if backend == "auto":
@@ -138,6 +138,8 @@ class DeblurStage:
         if backend == "torch":
             restorer = create_restorer(name, device=resolved, **options)
         elif device == "auto" or resolved.type == "cpu":
+            from .exported import create_backend_restorer
+
             restorer = create_backend_restorer(name, backend, **options)
         else:
             raise InputError(f"The backend {backend!r} runs on the CPU, not on {device}.", "Use 'torch'.")

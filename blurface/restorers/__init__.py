@@ -21,7 +21,7 @@ for _name, _target, _summary, _source in (
     ("wiener", f"{_HERE}.oracle:Wiener", "oracle: Wiener filter", "scikit-image"),
     ("richardson-lucy", f"{_HERE}.oracle:RichardsonLucy", "oracle: Richardson-Lucy", "scikit-image"),
     ("gated", f"{_HERE}.gated:Gated", "another restorer behind its gate: gated:fast", "blurface"),
-    ("exported", "blurface.backends:exported", "a file of blurface export: exported:PATH", "blurface"),
+    ("exported", "blurface.exported:exported", "a file of blurface export: exported:PATH", "blurface"),
     ("krishnan", f"{_CLASSICAL}.krishnan:Krishnan", "normalised sparsity", "Krishnan et al. 2011"),
     ("levin", f"{_CLASSICAL}.levin:Levin", "efficient marginal likelihood", "Levin et al. 2011"),
     ("pan", f"{_CLASSICAL}.pan:Pan", "L0 intensity and gradient prior", "Pan et al. 2014"),

@@ -14,12 +14,13 @@ from click.testing import CliRunner
 from PIL import Image
 from torch import Tensor, nn
 
-from blurface.backends import best_backend, create_backend_restorer, load_backend
-from blurface.backends.base import Backend, BackendRestorer
+from blurface.backends import best_backend, load_backend
+from blurface.backends.base import Backend
 from blurface.backends.torch import TorchBackend
 from blurface.cli import main
 from blurface.errors import BlurfaceError, InputError, UnknownNameError, WeightsError
 from blurface.export import check_parity, export_onnx, export_openvino
+from blurface.exported import BackendRestorer, create_backend_restorer
 from blurface.gate import Gate
 from blurface.networks import build_network
 from blurface.quantise import quantise_onnx

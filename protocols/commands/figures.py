@@ -11,6 +11,19 @@ import click
 
 from blurface.errors import BlurfaceError, InputError
 
+from .options import (
+    check_writable,
+    choose_restorers,
+    data_root_option,
+    models_option,
+    network_of,
+    parse_models,
+    parse_options,
+    parse_which,
+    quiet_option,
+    restorer_options_option,
+)
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -59,21 +72,15 @@ def _photograph(context: click.Context, parameter: click.Parameter, value: str |
 @click.argument("runs", nargs=-1, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--which", help=f"Comma-separated: {', '.join(WHICH)}.  [default: all that can be drawn]")
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
-@click.option("--data-root", type=click.Path(path_type=Path), help="Searched first for data and weights.")
+@data_root_option
 @click.option(
     "--restorer",
     "restorers",
     multiple=True,
     help="Of figures 5, 6, 10, 11. Repeatable.  [default: those that the paper compares]",
 )
-@click.option("--restorer-option", "restorer_options", multiple=True, metavar="NAME:KEY=VALUE")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="LABEL=PATH",
-    help="Trained weights: of figure 9, and the first deepdeblur of figure 4. Repeatable.",
-)
+@restorer_options_option
+@models_option("Trained weights: of figure 9, and the first deepdeblur of figure 4.")
 @click.option(
     "--faces", type=click.IntRange(min=1), default=4, show_default=True, help="In figures 10 and 11."
 )
@@ -85,7 +92,7 @@ def _photograph(context: click.Context, parameter: click.Parameter, value: str |
     "scikit-image's astronaut.",
 )
 @click.option("--seed", type=int, default=0, show_default=True, help="Of kernels and the choice of faces.")
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option
 def figures(
     runs: tuple[Path, ...],
     which: str | None,
@@ -109,13 +116,10 @@ def figures(
     from protocols.run_folder import read_run
     from protocols.tables import Table
 
-    from .tables import choose_restorers, parse_models, parse_which
-    from .verify import check_writable, parse_options
-
     wanted = parse_which(which, WHICH) if which else list(WHICH)
     options = parse_options(restorer_options, restorers or COMPARED)
     check_writable(out)
-    chosen, missing = choose_restorers(restorers or None, options, COMPARED)
+    chosen, missing = choose_restorers(restorers, options, COMPARED)
     artist = Artist(
         [read_run(folder) for folder in runs],
         data_root,
@@ -275,8 +279,6 @@ class Artist:
         """Figure 9: one face restored by models trained with different losses."""
         from protocols.figures import face_grid
         from protocols.runner import Choice
-
-        from .tables import network_of
 
         if not self.models:
             raise InputError("No trained models are named.", "Name them: --model 'alpha/beta = 0.2=PATH'.")
@@ -465,8 +467,6 @@ class Artist:
 
         from blurface.networks.deepdeblur import DeepDeblurNet
         from blurface.weights import list_models, load_model
-
-        from .tables import network_of
 
         for label, path in self.models.items():
             if network_of(path) == "deepdeblur":

@@ -13,6 +13,25 @@ import click
 
 from blurface.errors import BlurfaceError, InputError
 
+from .options import (
+    border_option,
+    check_writable,
+    choose_device,
+    choose_restorers,
+    crops_option,
+    data_root_option,
+    device_option,
+    jobs_option,
+    kernel_centre_option,
+    models_option,
+    network_of,
+    parse_models,
+    parse_options,
+    parse_which,
+    quiet_option,
+    restorer_options_option,
+)
+
 if TYPE_CHECKING:
     from blurface.kernels import Centre
     from blurface.restorers.base import Restorer
@@ -54,21 +73,15 @@ Costs = dict[str, tuple[int | None, float | None]]
     help="Finished run to take tables 2 to 5 and robustness from; nothing is computed then. Repeatable.",
 )
 @click.option("--pairs", default="lfw", show_default=True, help="Protocol.")
-@click.option("--data-root", type=click.Path(path_type=Path), help="Searched first for data and weights.")
+@data_root_option
 @click.option(
     "--restorer",
     "restorers",
     multiple=True,
     help="Repeatable.  [default: networks, in tables 1 and 2 also all that the paper compares]",
 )
-@click.option("--restorer-option", "restorer_options", multiple=True, metavar="NAME:KEY=VALUE")
-@click.option(
-    "--model",
-    "models",
-    multiple=True,
-    metavar="LABEL=PATH",
-    help="Weights of a trained model for table 5. Repeatable.",
-)
+@restorer_options_option
+@models_option("Weights of a trained model for table 5.")
 @click.option("--verifier", "verifiers", multiple=True, default=("mobilefacenet",), show_default=True)
 @click.option(
     "--subset",
@@ -104,16 +117,12 @@ Costs = dict[str, tuple[int | None, float | None]]
     show_default=True,
     help="Seconds for one method and batch size in table 1; one call of a single face is made in any case.",
 )
-@click.option(
-    "--crops", type=click.Choice(["auto", "photographs", "aligned"]), default="auto", show_default=True
-)
-@click.option("--border", type=click.Choice(["valid", "replicate"]), default="valid", show_default=True)
-@click.option("--kernel-centre", type=click.Choice(["mass", "published"]), default="mass", show_default=True)
-@click.option("--device", default="auto", show_default=True)
-@click.option(
-    "--jobs", type=click.IntRange(min=1), help="Processes of one thread each.  [default: processors]"
-)
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@crops_option
+@border_option
+@kernel_centre_option
+@device_option
+@jobs_option
+@quiet_option
 def tables(
     which: str,
     out: Path,
@@ -150,7 +159,6 @@ def tables(
     from protocols.store import write_atomic
 
     from .progress import PhaseProgress
-    from .verify import check_writable, choose_device, parse_options
 
     began = time.time()
     wanted = parse_which(which, WHICH)
@@ -162,7 +170,7 @@ def tables(
     missing: list[str] = []
     chosen: list[Choice] = []
     if "1" in wanted or not finished:
-        chosen, missing = choose_restorers(restorers, options)
+        chosen, missing = choose_restorers(restorers, options, DEFAULT_RESTORERS)
     base = Experiment(
         pairs=pairs,
         data_root=data_root,
@@ -207,104 +215,6 @@ def tables(
         click.echo(f"blurface: {message}", err=True)
     if failed:
         sys.exit(1)
-
-
-def parse_which(text: str, known: Sequence[str]) -> list[str]:
-    """``1,3`` to names, each once, in the order of ``known``.
-
-    Raises
-    ------
-    click.UsageError
-        If one is not known.
-    """
-    names = [name.strip() for name in text.split(",") if name.strip()]
-    if wrong := [name for name in names if name not in known]:
-        raise click.UsageError(f"--which {wrong[0]} is unknown. Known: {', '.join(known)}.")
-    if not names:
-        raise click.UsageError(f"--which names nothing. Known: {', '.join(known)}.")
-    return [name for name in known if name in names]
-
-
-def parse_models(given: Sequence[str]) -> dict[str, Path]:
-    """``LABEL=PATH`` to paths by label. The label may hold equals signs; the path may not.
-
-    Raises
-    ------
-    click.UsageError
-        If one is not of this form, a label comes twice, or a file is missing.
-    """
-    models: dict[str, Path] = {}
-    for text in given:
-        label, equals, path = text.rpartition("=")
-        if not (equals and label and path):
-            raise click.UsageError(
-                f"{text!r} is not LABEL=PATH. For example: 'no TV=runs/a/deepdeblur.safetensors'."
-            )
-        if label in models:
-            raise click.UsageError(
-                f"The model {label!r} is named twice. Give every model a label of its own."
-            )
-        if not Path(path).is_file():
-            raise click.UsageError(
-                f"{path} does not exist. Name a .safetensors file that blurface train wrote."
-            )
-        models[label] = Path(path)
-    return models
-
-
-def choose_restorers(
-    names: tuple[str, ...] | None,
-    options: dict[str, dict[str, Any]],
-    usual: tuple[str, ...] = DEFAULT_RESTORERS,
-) -> tuple[list[Choice], list[str]]:
-    """Restorers that are asked for, or of the usual ones those that can be built.
-
-    Returns
-    -------
-    list of Choice, list of str
-        And why the others cannot.
-    """
-    from blurface.restorers import create_restorer
-    from protocols.runner import Choice
-
-    chosen, missing = [Choice("none")], []
-    for name in names or usual:
-        if name == "none":
-            continue
-        given = options.get(name, {})
-        try:
-            create_restorer(name, **given)
-        except BlurfaceError as error:
-            if names:
-                raise
-            missing.append(f"{name} ({error.message.rstrip('.')})")
-        else:
-            chosen.append(Choice(name, given))
-    return chosen, missing
-
-
-def network_of(path: Path) -> str:
-    """Name of the network that a weight file belongs to, by which its restorer is called.
-
-    Raises
-    ------
-    InputError
-        If the file does not say.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            name = (file.metadata() or {}).get("network")
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is no safetensors file: {error}.", "Name one that blurface train wrote."
-        ) from error
-    if not name:
-        raise InputError(
-            f"{path} does not say which network it belongs to.", "Name one that blurface train wrote."
-        )
-    return str(name)
 
 
 class Maker:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from blurface.errors import InputError
+from .options import (
+    border_option,
+    check_writable,
+    choose_device,
+    crops_option,
+    data_root_option,
+    device_option,
+    jobs_option,
+    kernel_centre_option,
+    parse_options,
+    quiet_option,
+    restorer_options_option,
+)
 
 if TYPE_CHECKING:
     from blurface.kernels import Centre
@@ -18,18 +29,8 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--pairs", default="lfw", show_default=True, help="Protocol: lfw, facescrub, folder:PATH.")
-@click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help="Searched first for data and weights (then BLURFACE_DATA, then the cache).",
-)
-@click.option(
-    "--crops",
-    type=click.Choice(["auto", "photographs", "aligned"]),
-    default="auto",
-    show_default=True,
-    help="Photographs, or 112x112 crops aligned to the ArcFace template.",
-)
+@data_root_option
+@crops_option
 @click.option(
     "--restorer",
     "restorers",
@@ -38,13 +39,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Repeatable. The control 'none' is always run.",
 )
-@click.option(
-    "--restorer-option",
-    "restorer_options",
-    multiple=True,
-    metavar="NAME:KEY=VALUE",
-    help="Option of a restorer; VALUE is read as JSON, else as text. Repeatable.",
-)
+@restorer_options_option
 @click.option(
     "--kernels",
     "kernel_sets",
@@ -53,13 +48,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Kernel set: levin8, linear:15,45, gp:8,0, file:PATH. Repeatable.",
 )
-@click.option(
-    "--kernel-centre",
-    type=click.Choice(["mass", "published"]),
-    default="mass",
-    show_default=True,
-    help="Centre kernels by mass, or leave them as published.",
-)
+@kernel_centre_option
 @click.option(
     "--verifier",
     "verifiers",
@@ -78,13 +67,7 @@ if TYPE_CHECKING:
     help="Standard deviation of Gaussian noise on the scale of [0, 1].",
 )
 @click.option("--jpeg", type=click.IntRange(1, 100), help="JPEG quality of the blurred probes.")
-@click.option(
-    "--border",
-    type=click.Choice(["valid", "replicate"]),
-    default="valid",
-    show_default=True,
-    help="Blur sees the photograph around the face, or the face's edge repeated.",
-)
+@border_option
 @click.option(
     "--mean-subtraction/--no-mean-subtraction",
     default=True,
@@ -92,15 +75,13 @@ if TYPE_CHECKING:
     help="Subtract the mean embedding of the training folds.",
 )
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), help="Folder for the result files.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda ...")
-@click.option(
-    "--jobs", type=click.IntRange(min=1), help="Processes of one thread each.  [default: processors]"
-)
+@device_option
+@jobs_option
 @click.option("--batch-size", type=click.IntRange(min=1), help="Faces restored at once.")
 @click.option(
     "--resume/--fresh", default=True, show_default=True, help="Use finished cells, or compute all again."
 )
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option
 def verify(
     pairs: str,
     data_root: Path | None,
@@ -187,57 +168,3 @@ def verify(
             err=True,
         )
         sys.exit(1)
-
-
-def parse_options(given: tuple[str, ...], names: tuple[str, ...]) -> dict[str, dict[str, Any]]:
-    """``NAME:KEY=VALUE`` to options by name; values are JSON where they can be, else text.
-
-    Raises
-    ------
-    InputError
-        If one is not of this form or names a restorer that is not run.
-    """
-    options: dict[str, dict[str, Any]] = {}
-    for text in given:
-        head, equals, value = text.partition("=")
-        name, colon, key = head.rpartition(":")
-        if not (equals and colon and key):
-            raise InputError(f"{text!r} is not NAME:KEY=VALUE.", "For example: krishnan:kernel_size=19.")
-        if name not in names:
-            raise InputError(f"{text!r} is for {name!r}, which is not run.", f"Add --restorer {name}.")
-        try:
-            parsed = json.loads(value)
-        except json.JSONDecodeError:
-            parsed = value
-        options.setdefault(name, {})[key.replace("-", "_")] = parsed
-    return options
-
-
-def choose_device(name: str) -> str:
-    """``auto`` is CUDA where there is any, else the processor.
-
-    Raises
-    ------
-    InputError
-        If there is no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"There is no device {name!r} here: {str(error).splitlines()[0]}.", "Use auto."
-        ) from error
-    return name
-
-
-def check_writable(folder: Path) -> None:
-    """Fail before the long work if the results could not be written after it."""
-    from protocols.store import write_atomic
-
-    probe = folder / ".writable"
-    write_atomic(probe, "")
-    probe.unlink()

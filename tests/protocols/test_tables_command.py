@@ -18,7 +18,7 @@ from blurface.errors import InputError
 from blurface.kernels import Kernel, KernelSet, kernel_sets
 from protocols import paper, reproduction
 from protocols.analysis import pair_shares
-from protocols.commands.tables import choose_restorers, network_of, parse_models, parse_which
+from protocols.commands.options import choose_restorers, network_of, parse_models, parse_which
 from protocols.datasets import create_protocol, protocols
 from protocols.results import clustered_mcnemar
 from protocols.run_folder import cell, read_run
@@ -274,7 +274,7 @@ def test_parsing(tmp_path: Path) -> None:
         parse_models([f"a={plain}", f"a={plain}"])
     with pytest.raises(InputError, match="no safetensors"):
         network_of(plain)
-    chosen, missing = choose_restorers(None, {}, ("wiener", "nothing"))
+    chosen, missing = choose_restorers((), {}, ("wiener", "nothing"))
     assert [choice.name for choice in chosen] == ["none", "wiener"]
     assert missing[0].startswith("nothing (")
 

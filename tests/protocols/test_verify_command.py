@@ -17,8 +17,8 @@ from runner_support import draw_crops, random_mobilefacenet
 from blurface.cli import main
 from blurface.errors import InputError
 from blurface.kernels import join_kernel_sets
+from protocols.commands.options import choose_device, parse_options
 from protocols.commands.progress import PhaseProgress, duration
-from protocols.commands.verify import choose_device, parse_options
 from protocols.experiments import Experiment
 from protocols.results import COLUMNS, DEFINITIONS, Row, clustered_mcnemar, results_csv
 from verification import statistics

@@ -23,7 +23,7 @@ RUN = $(BLURFACE) verify --jobs $(JOBS)
 TABLES = $(BLURFACE) tables --jobs $(JOBS)
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
-.PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-edgeface results-verifiers \
+.PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-plain results-edgeface results-verifiers \
   results-facescrub results-tables results-seeds results-linear results-robustness results-times results-methods \
   results-methods-table results-ablation results-pages
 
@@ -52,7 +52,7 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 # The cheap and the telling first; what takes hours last. A run that was stopped goes on where it was.
-results: results-lfw results-facescrub results-tables results-edgeface results-verifiers results-linear \
+results: results-lfw results-facescrub results-plain results-tables results-edgeface results-verifiers results-linear \
   results-robustness results-seeds results-times results-methods results-pages
 
 results-lfw: $(READY)
@@ -68,12 +68,19 @@ results-facescrub: $(READY)
 	$(BLURFACE) data pairs facescrub --seed 0 --out $(OUT)/facescrub/pairs.txt
 	$(RUN) --pairs facescrub $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/facescrub
 
-# Table 3 from the run on the whole of LFW.
+# The control without the blur model inside.
+results-plain: $(READY)
+	$(RUN) --pairs lfw --restorer none --restorer plain --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-plain
+
+# Table 3 from the runs on the whole of LFW.
 $(OUT)/lfw-mobilefacenet/results.csv:
 	$(MAKE) results-lfw
 
-results-tables: $(READY) $(OUT)/lfw-mobilefacenet/results.csv
-	$(TABLES) --which 3 --run $(OUT)/lfw-mobilefacenet --out $(OUT)/table3
+$(OUT)/lfw-plain/results.csv:
+	$(MAKE) results-plain
+
+results-tables: $(READY) $(OUT)/lfw-mobilefacenet/results.csv $(OUT)/lfw-plain/results.csv
+	$(TABLES) --which 3 --run $(OUT)/lfw-mobilefacenet --run $(OUT)/lfw-plain --out $(OUT)/table3
 
 # Verifiers that are in no training loss; one restoration serves both.
 results-edgeface: $(READY)
@@ -91,7 +98,7 @@ results-robustness: $(READY)
 	$(TABLES) --which robustness --restorer fast $(call PART,100) --out $(OUT)/robustness
 
 results-seeds: $(READY)
-	$(TABLES) --which 2 --restorer fast --restorer gated:fast --restorer krishnan --subset $(or $(LIMIT),50) \
+	$(TABLES) --which 2 --restorer fast --restorer gated:fast --restorer plain --restorer krishnan --subset $(or $(LIMIT),50) \
 	  --subset $(or $(LIMIT),500) --seed 0 --seed 1 --seed 2 --out $(OUT)/table2-seeds
 
 results-times: $(READY)
@@ -103,8 +110,8 @@ METHODS = krishnan chakrabarti levin pan sun michaeli perrone
 QUICK = krishnan levin pan
 
 results-methods: $(READY) $(METHODS:%=$(OUT)/lfw-50/%/results.csv) $(QUICK:%=$(OUT)/lfw-500/%/results.csv)
-	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(call PART,50) --out $(OUT)/lfw-50/networks
-	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(call PART,500) --out $(OUT)/lfw-500/networks
+	$(RUN) --pairs lfw $(NETWORKS) --restorer plain --verifier mobilefacenet $(call PART,50) --out $(OUT)/lfw-50/networks
+	$(RUN) --pairs lfw $(NETWORKS) --restorer plain --verifier mobilefacenet $(call PART,500) --out $(OUT)/lfw-500/networks
 	$(MAKE) results-methods-table
 
 results-methods-table: $(READY)

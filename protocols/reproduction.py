@@ -186,8 +186,16 @@ def _quoted_subset(restorer: str) -> list[Value]:
     return [title_of(restorer), PAPER, *(f"{v:g}" for v in quoted), mean, None, None, None, None, None]
 
 
-def whole_table(summary: Summary, verifier: str) -> Table:
-    """Table 3: the whole of LFW, blurry against restored."""
+def whole_table(summaries: Sequence[Summary], verifier: str) -> Table:
+    """Table 3: the whole of LFW, blurry against restored.
+
+    Parameters
+    ----------
+    summaries : sequence of Summary
+        Runs of the same pairs over Levin's kernels, of different restorers; one that several have is
+        taken from the first.
+    verifier : str
+    """
     columns = [
         Column("Probes"),
         Column("Source"),
@@ -199,8 +207,7 @@ def whole_table(summary: Summary, verifier: str) -> Table:
         Column("PSNR", 2, 1, "high", "dB"),
         Column("without blur", 2, 100),
     ]
-    about = summary.about
-    title = f"Accuracy (%) on LFW, {about['pairs']:,} pairs, {verifier} (table 3)"
+    title = f"Accuracy (%) on LFW, {summaries[0].about['pairs']:,} pairs, {verifier} (table 3)"
     table = Table(f"table3-{slug(verifier)}", title, columns)
     quoted: dict[str, tuple[str, float | None]] = {
         CONTROL: ("blurry", paper.SHARP_ACCURACY),
@@ -213,7 +220,8 @@ def whole_table(summary: Summary, verifier: str) -> Table:
         shown = None if sharp is None else f"{sharp:.2f}"
         table.add(label, PAPER, *numbers, None, None, None, None, None, shown)
 
-    for restorer in summary.restorers:
+    for restorer in _union(summary.restorers for summary in summaries):
+        summary = next(summary for summary in summaries if restorer in summary.restorers)
         row = summary.row(verifier, restorer, MEAN, "accuracy")
         table.add(
             "blurry" if restorer == CONTROL else title_of(restorer),

@@ -326,15 +326,13 @@ class Maker:
         from protocols.reproduction import LEVIN, whole_table
 
         if self.finished:
-            found = [run.summary for run in self._runs("lfw") if set(LEVIN) <= set(run.summary.kernels)]
-            whole = [
-                summary for summary in found if summary.about["pairs"] == max(s.about["pairs"] for s in found)
-            ]
+            found = [run for run in self._runs("lfw") if set(LEVIN) <= set(run.summary.kernels)]
+            largest = max(found, key=lambda run: run.summary.about["pairs"], default=None)
+            whole = [run.summary for run in found if _same_pairs(run, largest)]
             self._need(whole, "3", "over levin8 on LFW")
-            summary = whole[0]
         else:
-            summary = self._run("table3", self._quick().replace(subset=self.limit))
-        return [whole_table(summary, verifier) for verifier in summary.verifiers]
+            whole = [self._run("table3", self._quick().replace(subset=self.limit))]
+        return [whole_table(whole, verifier) for verifier in _verifiers(whole)]
 
     def linear(self) -> list[Table]:
         """Table 4 and the grid of lengths."""
@@ -429,6 +427,10 @@ class Maker:
     def _need(found: Sequence[Any], table: str, what: str) -> None:
         if not found:
             raise InputError(f"None of the runs is {what}.", f"Leave out --run, or --which {table}.")
+
+
+def _same_pairs(run: Any, other: Any) -> bool:
+    return bool(run.record["fingerprints"]["pairs"] == other.record["fingerprints"]["pairs"])
 
 
 def _verifiers(summaries: Sequence[Summary]) -> list[str]:

@@ -122,6 +122,20 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (again / "table2-20-thumbnails.csv").read_text() == (out / "table2-20-thumbnails.csv").read_text()
     assert not (again / "runs").exists()
+    # Table 3 joins runs of the same pairs, and leaves out those of others.
+    more = toys / "more"
+    result = _call(more, "--which", "3", "--limit", "20", "--restorer", "richardson-lucy")
+    assert result.exit_code == 0, result.output
+    joined = [out / "runs" / "table3", more / "runs" / "table3", out / "runs" / "table2-20-seed1"]
+    result = _call(again, "--which", "3", *(x for run in joined for x in ("--run", str(run))))
+    assert result.exit_code == 0, result.output
+    rows = _rows(again / "table3-thumbnails.csv")
+    assert [row["Probes"] for row in rows if row["Source"] == "here"] == [
+        "blurry",
+        "wiener",
+        "richardson-lucy",
+    ]
+    assert rows[:3] == three[:3]
     # A single draw needs no more than what is published of a run, which is not the scores of its pairs.
     one, published = out / "runs" / "table2-20-seed0", toys / "published"
     shutil.copytree(one, published, ignore=shutil.ignore_patterns("scores", "local.json"))

@@ -22,7 +22,7 @@ import numpy as np
 import pytest
 
 from blurface import assets
-from blurface.assets import Asset, RemoteFile
+from blurface.assets import Asset, RemoteFile, catalogue
 from blurface.errors import DataError, UnknownNameError
 
 CONTENT = np.random.default_rng(0).bytes(3_000_000)
@@ -107,7 +107,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.delenv("BLURFACE_DATA", raising=False)
-    monkeypatch.setattr("blurface.assets.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("blurface.assets.download.time.sleep", lambda seconds: None)
     return tmp_path / "cache" / "data"
 
 
@@ -185,7 +185,7 @@ def test_a_cut_connection_is_resumed_where_it_stopped(
 def test_a_killed_download_goes_on_in_the_next_run(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assets, "_ATTEMPTS", 1)
+    monkeypatch.setattr("blurface.assets.download._ATTEMPTS", 1)
     server.cuts = [1_000_000]
     name = offer(monkeypatch, server.url)
     with pytest.raises(DataError, match="try again"):
@@ -207,7 +207,7 @@ def test_resuming_a_server_that_ignores_ranges_starts_anew(
 def test_a_file_that_changed_meanwhile_is_not_glued_together(
     server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(assets, "_ATTEMPTS", 1)
+    monkeypatch.setattr("blurface.assets.download._ATTEMPTS", 1)
     server.cuts = [1_000_000]
     name = offer(monkeypatch, server.url, sha256=None)
     with pytest.raises(DataError):
@@ -245,7 +245,7 @@ def test_a_failing_server_is_asked_again(
     def recover(seconds: float) -> None:
         server.status = 200
 
-    monkeypatch.setattr("blurface.assets.time.sleep", recover)
+    monkeypatch.setattr("blurface.assets.download.time.sleep", recover)
     assert assets.fetch(offer(monkeypatch, server.url), progress=False).read_bytes() == CONTENT
     assert len(server.seen) == 2
 
@@ -266,7 +266,7 @@ def test_only_https(server: Server, cache: Path, monkeypatch: pytest.MonkeyPatch
     server.location = "http://example.invalid/file.bin"
     with pytest.raises(DataError):
         assets.fetch(offer(monkeypatch, server.url), progress=False)
-    assert all(file.url.startswith("https://") for asset in assets._ALL for file in asset.files)
+    assert all(file.url.startswith("https://") for asset in catalogue._ALL for file in asset.files)
 
 
 def test_without_a_published_checksum_the_first_download_is_trusted(
@@ -454,9 +454,9 @@ def test_a_damaged_archive(damage: Any, server: Server, cache: Path, monkeypatch
 
 
 def test_the_registry_is_sound() -> None:
-    names = [asset.name for asset in assets._ALL]
+    names = [asset.name for asset in catalogue._ALL]
     assert len(names) == len(set(names))
-    for asset in assets._ALL:
+    for asset in catalogue._ALL:
         assert set(asset.also) <= set(names)
         assert asset.description
         assert asset.terms
@@ -468,14 +468,14 @@ def test_the_registry_is_sound() -> None:
             assert file.checksum_source
             assert not Path(file.target).is_absolute()
             assert ".." not in Path(file.target).parts
-    downloads = [file.name for asset in assets._ALL for file in asset.files]
+    downloads = [file.name for asset in catalogue._ALL for file in asset.files]
     assert len(downloads) == len(set(downloads))
 
 
 def test_lfw_addresses_and_checksums_are_scikit_learns() -> None:
     lfw = pytest.importorskip("sklearn.datasets._lfw")
     theirs = {(f.url, f.checksum) for f in (lfw.ARCHIVE, lfw.FUNNELED_ARCHIVE, *lfw.TARGETS)}
-    ours = {(f.url, f.sha256) for a in assets._ALL for f in a.files if "sklearn" in f.checksum_source}
+    ours = {(f.url, f.sha256) for a in catalogue._ALL for f in a.files if "sklearn" in f.checksum_source}
     assert ours == theirs
 
 
@@ -508,7 +508,7 @@ def test_layouts_of_lfw(layout: str, tmp_path: Path) -> None:
     assert assets.find("lfw", tmp_path) == picture.parents[1]
 
 
-def test_an_empty_folder_is_not_taken_for_the_data(tmp_path: Path) -> None:
+def test_an_empty_folder_is_not_taken_for_the_data(tmp_path: Path, cache: Path) -> None:
     (tmp_path / "lfw/lfw-deepfunneled").mkdir(parents=True)
     with pytest.raises(DataError, match=r"lfw-deepfunneled/Name/Name_0001\.jpg"):
         assets.find("lfw", tmp_path)

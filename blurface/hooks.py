@@ -20,7 +20,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .errors import InputError, UnknownNameError
-from .images import ChannelOrder, ValueRange, checked_range
+from .packets import ChannelOrder, ValueRange, checked_range
 from .stage import DeblurStage, Decision
 
 

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from .errors import InputError
-from .images import ChannelOrder, ValueRange
+from .packets import ChannelOrder, ValueRange
 from .stage import DeblurStage
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from .errors import BlurfaceError, ImageError, InputError
 from .gate import Action, Gate, action, kernel_spread
-from .images import ChannelOrder, ValueRange, unpack
+from .packets import ChannelOrder, ValueRange, unpack
 from .restorers import create_restorer
 from .restorers.base import Restorer
 
@@ -161,7 +161,7 @@ class DeblurStage:
         ----------
         x : PIL.Image.Image, ndarray, Tensor, or list or tuple of them
             Arrays (H, W), (H, W, C) or (N, H, W, C); tensors (H, W), (C, H, W) or (N, C, H, W);
-            sizes and kinds may differ within a list. See :func:`blurface.images.unpack`.
+            sizes and kinds may differ within a list. See :func:`blurface.packets.unpack`.
         return_info : bool
             Also return one :class:`Decision` a picture, in order.
         return_kernel : bool

@@ -8,7 +8,7 @@ import PIL.Image
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from .images import ValueRange
+from .packets import ValueRange
 from .stage import DeblurStage
 
 

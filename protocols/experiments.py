@@ -22,6 +22,7 @@ from .degradation import Degradation
 from .record import places, run_record, unhide
 from .reduced import reduced
 from .results import Summary
+from .run_tables import run_tables
 from .runner import Choice, Evaluation, Progress, Settings, evaluate
 
 
@@ -227,5 +228,5 @@ class Experiment:
         summary = self.summarise(evaluation)
         if out is not None:
             record = run_record(self.options(), began, evaluation)
-            results.write(summary, results.tables(summary), out, record, places(self.data_root))
+            results.write(summary, run_tables(summary), out, record, places(self.data_root))
         return summary

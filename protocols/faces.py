@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from blurface.collection import Mend, Mended
 from blurface.gate import action
-from blurface.images import unpack
+from blurface.packets import unpack
 from blurface.stage import DeblurStage, Decision, resolve_device
 from verification.align import align, frame_size
 from verification.detect import Detector, DetectorSettings

@@ -113,6 +113,7 @@ def verify(
     from protocols import results
     from protocols.experiments import Experiment
     from protocols.record import places, run_record
+    from protocols.run_tables import run_tables
     from protocols.runner import Choice
 
     from .progress import PhaseProgress, duration
@@ -146,7 +147,7 @@ def verify(
         click.echo("Stopped. Finished work is kept; the same command goes on from here.", err=True)
         sys.exit(130)
     summary = experiment.summarise(evaluation)
-    tables = results.tables(summary)
+    tables = run_tables(summary)
     for table in tables:
         if table.name.startswith("accuracy") or table.name == "verifiers":
             click.echo(table.text())

@@ -26,8 +26,9 @@ from ..analysis import (
 )
 from ..experiments import Experiment
 from ..pictures import Pictures, PicturesUnavailable, check_restorer, pictures_of_run
-from ..results import DEFINITIONS, MEAN, slug, tables, verifiers_table
+from ..results import DEFINITIONS, MEAN, slug
 from ..run_folder import Run
+from ..run_tables import run_tables, verifiers_table
 from ..runner import CONTROL, SHARP
 from ..store import write_atomic
 from ..tables import shown_p
@@ -296,7 +297,7 @@ def _card(run: Run, verifier: str) -> Html:
 
 
 def _tables(run: Run) -> Html:
-    made = tables(run.summary)
+    made = run_tables(run.summary)
     parts = []
     for verifier in run.summary.verifiers:
         own = [table for table in made if table.name.endswith(f"-{slug(verifier)}")]

@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from blurface.errors import ImageError
-from blurface.images import MAX_PIXELS, open_image, read_rgb, unpack, upright, write_image
+from blurface.images import MAX_PIXELS, open_image, read_rgb, upright, write_image
+from blurface.packets import unpack
 
 WIDTH, HEIGHT = 10, 14
 

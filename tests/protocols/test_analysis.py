@@ -20,6 +20,7 @@ from protocols.datasets import Pair, PairList, Protocol
 from protocols.reduced import reduce_and_enlarge, reduced
 from protocols.results import Summary
 from protocols.run_folder import cell, read_run
+from protocols.run_tables import run_tables
 from protocols.runner import CONTROL, SHARP
 
 
@@ -190,7 +191,7 @@ def test_a_run_read_back_is_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     again = read_run(run.folder)
     assert results.results_csv(again.summary.rows) == (run.folder / "results.csv").read_text()
     written = {path.name: path.read_text() for path in (run.folder / "tables").iterdir()}
-    for table in results.tables(again.summary):
+    for table in run_tables(again.summary):
         assert written[f"{table.name}.md"] == table.markdown()
     lines = cell(again.summary.scores["thumbnails"], "wiener", SHARP)
     assert list(lines["pair"]) == list(range(again.summary.about["pairs"]))
@@ -216,7 +217,7 @@ def test_folders_that_are_no_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     scores.unlink()
     without = read_run(run.folder)
     assert not without.has_scores("thumbnails")
-    assert len(results.tables(without.summary)) == len(results.tables(run.summary))
+    assert len(run_tables(without.summary)) == len(run_tables(run.summary))
     with pytest.raises(DataError, match="scores of the pairs under thumbnails"):
         analysis.pair_shares(without.summary, "thumbnails", CONTROL)
     for text in ("{", "[]", '{"about": {}, "results": []}', '{"about": {}, "results": [{"value": 1}]}'):

@@ -28,6 +28,7 @@ from protocols import results
 from protocols.datasets import Protocol
 from protocols.degradation import Degradation
 from protocols.quality import psnr
+from protocols.run_tables import run_tables
 from protocols.runner import Choice, Evaluation, Settings, evaluate
 from protocols.store import CellWarning
 from verification import embedders
@@ -203,7 +204,7 @@ def test_verifiers_of_two_frames_share_what_they_can(protocol: Protocol, tmp_pat
     for verifier in names:
         # 12 pairs and thresholds from 6: far from chance is all that can be asked
         assert summary.value(verifier, "none", "sharp", "accuracy") > 0.8
-    together = results.tables(summary)[-1]
+    together = run_tables(summary)[-1]
     assert together.name == "verifiers"
     assert [row[:2] for row in together.rows] == [[name, "none (blurry)"] for name in names]
     assert together.rows[1][2] == summary.value("square-thumbnails", "none", "mean", "accuracy")

@@ -23,8 +23,8 @@ RUN = $(BLURFACE) verify --jobs $(JOBS)
 TABLES = $(BLURFACE) tables --jobs $(JOBS)
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
-.PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-plain results-edgeface results-verifiers \
-  results-facescrub results-tables results-seeds results-linear results-robustness results-times results-methods \
+.PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-plain results-edgeface \
+  results-verifiers results-facescrub results-tables results-seeds results-linear results-robustness results-times results-methods \
   results-methods-table results-ablation results-pages
 
 $(VENV)/.installed: pyproject.toml
@@ -52,8 +52,8 @@ lint: $(VENV)/.installed
 	$(BIN)/mypy
 
 # The cheap and the telling first; what takes hours last. A run that was stopped goes on where it was.
-results: results-lfw results-facescrub results-plain results-tables results-edgeface results-verifiers results-linear \
-  results-robustness results-seeds results-times results-methods results-pages
+results: results-lfw results-facescrub results-plain results-tables results-edgeface results-verifiers \
+  results-linear results-robustness results-seeds results-times results-methods results-pages
 
 results-lfw: $(READY)
 	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-mobilefacenet
@@ -95,11 +95,14 @@ results-linear: $(READY)
 	$(TABLES) --which 4 $(call PART,500) --out $(OUT)/table4
 
 results-robustness: $(READY)
-	$(TABLES) --which robustness --restorer fast $(call PART,100) --out $(OUT)/robustness
+	$(TABLES) --which robustness --restorer fast --restorer plain $(call PART,100) --out $(OUT)/robustness
+
+# Table 2 over three draws of pairs: 50 with one of the classical methods, 500 with the networks.
+DRAWS = $(NETWORKS) --restorer plain --seed 0 --seed 1 --seed 2
 
 results-seeds: $(READY)
-	$(TABLES) --which 2 --restorer fast --restorer gated:fast --restorer plain --restorer krishnan --subset $(or $(LIMIT),50) \
-	  --subset $(or $(LIMIT),500) --seed 0 --seed 1 --seed 2 --out $(OUT)/table2-seeds
+	$(TABLES) --which 2 $(DRAWS) --restorer krishnan --subset $(or $(LIMIT),50) --out $(OUT)/table2-draws/50
+	$(TABLES) --which 2 $(DRAWS) --subset $(or $(LIMIT),500) --out $(OUT)/table2-draws/500
 
 results-times: $(READY)
 	$(BLURFACE) tables --which 1 --jobs 1 --time-limit $(if $(LIMIT),1,30) --out $(OUT)/table1

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from skimage.data import astronaut
 from torch.utils.flop_counter import FlopCounterMode
 
 from blurface.errors import UnknownNameError, WeightsError
@@ -17,7 +18,8 @@ from blurface.networks import build_network, deepdeblur
 from blurface.networks.deepdeblur import DeepDeblurNet, Inception, SameConv
 from blurface.networks.fast import WINDOW, FastNet, _Problem
 from blurface.networks.fourier import Spectrum, forward_transform, inverse_transform, shift_spectrum
-from blurface.weights import load_model, save_model
+from blurface.restorers import create_restorer
+from blurface.weights import FOLDER, list_models, load_model, model_path, save_model
 
 
 def count(network: torch.nn.Module) -> tuple[int, float]:
@@ -273,3 +275,21 @@ def test_small_kernels_are_never_tiled() -> None:
     layer = SameConv(2, 2, 5).eval()
     layer.prepare()
     assert layer.tiled is None
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_the_card_of_every_packaged_model_tells_what_the_file_holds(name: str) -> None:
+    _, note = load_model(name)
+    restorer = create_restorer(name)
+    card = (FOLDER / f"{name}.md").read_text()
+    assert f"{restorer.parameters() / 1e6:.2f} M parameters" in card
+    assert f"{restorer.gflop(112, 96):.2f} GFLOP a face" in card
+    assert f"{note['faces']:,} faces" in card
+    assert model_path(name).stat().st_size <= 16e6
+
+
+@pytest.mark.skipif("plain" not in list_models(), reason="the package holds no weights of 'plain'")
+def test_the_control_has_a_sharp_face_pass() -> None:
+    face = torch.from_numpy(astronaut()[20:132, 176:272].copy()).permute(2, 0, 1)[None] / 255
+    restored = create_restorer("plain").restore(face)
+    assert -10 * (restored - face).square().mean().log10() > 45

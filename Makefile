@@ -24,7 +24,7 @@ TABLES = $(BLURFACE) tables --jobs $(JOBS)
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
 .PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-plain results-edgeface \
-  results-verifiers results-facescrub results-tables results-seeds results-linear results-robustness results-times results-methods \
+  results-verifiers results-facescrub results-tables results-seeds results-linear results-linear-whole results-robustness results-times results-methods \
   results-methods-table results-ablation results-pages
 
 $(VENV)/.installed: pyproject.toml
@@ -53,7 +53,7 @@ lint: $(VENV)/.installed
 
 # The cheap and the telling first; what takes hours last. A run that was stopped goes on where it was.
 results: results-lfw results-facescrub results-plain results-tables results-edgeface results-verifiers \
-  results-linear results-robustness results-seeds results-times results-methods results-pages
+  results-linear results-linear-whole results-robustness results-seeds results-times results-methods results-pages
 
 results-lfw: $(READY)
 	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-mobilefacenet
@@ -93,6 +93,11 @@ results-verifiers: $(READY)
 
 results-linear: $(READY)
 	$(TABLES) --which 4 $(call PART,500) --out $(OUT)/table4
+
+# The whole of LFW under it, before a verifier that is in no training loss.
+results-linear-whole: $(READY)
+	$(RUN) --pairs lfw $(NETWORKS) --kernels linear:15,45 --verifier edgeface-xs $(WHOLE) \
+	  --out $(OUT)/lfw-linear15-edgeface
 
 results-robustness: $(READY)
 	$(TABLES) --which robustness --restorer fast --restorer plain $(call PART,100) --out $(OUT)/robustness

@@ -24,8 +24,8 @@ TABLES = $(BLURFACE) tables --jobs $(JOBS)
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
 .PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-plain results-edgeface \
-  results-verifiers results-facescrub results-tables results-seeds results-linear results-linear-whole results-robustness results-times results-methods \
-  results-methods-table results-ablation results-pages
+  results-verifiers results-facescrub results-tables results-seeds results-linear results-linear-whole \
+  results-robustness results-times results-methods results-methods-table results-ablation results-pages
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)

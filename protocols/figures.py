@@ -297,6 +297,7 @@ def metric_per_kernel(
             # The label stands beyond the last kernel, where it covers nothing.
             axis.annotate("sharp", (1, sharp), xycoords=("axes fraction", "data"), fontsize=8, va="center")
     axis.set_xticks(places, kernels)
+    axis.set_xlim(places[0] - 0.5, places[-1] + 0.5)
     axis.set_xlabel("blur kernel")
     axis.set_ylabel(unit)
     axis.set_title(title)

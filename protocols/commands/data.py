@@ -13,6 +13,7 @@ import click
 from blurface import assets
 from blurface.errors import BlurfaceError, DataError
 
+from .options import data_root_option
 from .rows import format_option, render, size_text
 
 if TYPE_CHECKING:
@@ -40,13 +41,6 @@ class DataGroup(click.Group):
 @click.group(cls=DataGroup)
 def data() -> None:
     """List, get, find, check, pack and clear data sets and weights."""
-
-
-_root_option = click.option(
-    "--data-root",
-    type=click.Path(path_type=Path),
-    help="Searched first (then BLURFACE_DATA, then the cache).",
-)
 
 
 def asset_row(asset: assets.Asset, data_root: Path | None) -> dict[str, Any]:
@@ -79,7 +73,7 @@ def asset_row(asset: assets.Asset, data_root: Path | None) -> dict[str, Any]:
 
 @data.command("list")
 @click.option("--kind", type=click.Choice(["dataset", "weights", "kernels", "list"]), help="Only these.")
-@_root_option
+@data_root_option
 @format_option
 def list_(kind: str | None, data_root: Path | None, format_: str) -> None:
     """List data sets and weights: size, where each was found, how it can be had."""
@@ -94,7 +88,7 @@ def list_(kind: str | None, data_root: Path | None, format_: str) -> None:
 @click.argument("names", nargs=-1, required=True)
 @click.option("--force", is_flag=True, help="Download even if a data root has it already.")
 @click.option("--progress/--no-progress", default=None, help="Draw a progress bar (default: on a terminal).")
-@_root_option
+@data_root_option
 def get(names: tuple[str, ...], force: bool, progress: bool | None, data_root: Path | None) -> None:
     """Download NAMES into the cache and print their paths; resumes what was cut."""
     if progress is None:
@@ -128,7 +122,7 @@ def _get(name: str, force: bool, progress: bool, data_root: Path | None) -> Path
 
 @data.command()
 @click.argument("name")
-@_root_option
+@data_root_option
 def path(name: str, data_root: Path | None) -> None:
     """Print where NAME is."""
     click.echo(assets.find(name, data_root))
@@ -137,7 +131,7 @@ def path(name: str, data_root: Path | None) -> None:
 @data.command()
 @click.argument("names", nargs=-1)
 @click.option("--decode", is_flag=True, help="Also decode every picture of the pair lists (LFW: a minute).")
-@_root_option
+@data_root_option
 @format_option
 def check(names: tuple[str, ...], decode: bool, data_root: Path | None, format_: str) -> None:
     """Compare NAMES (default: all that are there) with checksums and pair lists.
@@ -221,7 +215,7 @@ def _lists(protocol: Protocol, root: Path) -> Iterator[str]:
 @click.option("--folds", type=click.IntRange(1), help="Folds [default: 10, or what the pictures give].")
 @click.option("--per-fold", type=click.IntRange(1), help="Pairs of each kind in a fold [default: 300].")
 @click.option("--seed", type=int, default=0, show_default=True)
-@_root_option
+@data_root_option
 def pairs(
     protocol: str, out: Path, folds: int | None, per_fold: int | None, seed: int, data_root: Path | None
 ) -> None:

@@ -19,6 +19,7 @@ from blurface import __version__, assets
 
 from ..processes import processor_name
 from .data import asset_row, folder_size
+from .options import data_root_option
 from .rows import shown, size_text
 
 REQUIRED = (
@@ -232,7 +233,7 @@ def report(found: dict[str, Any]) -> str:
 
 
 @click.command()
-@click.option("--data-root", type=click.Path(path_type=Path), help="Searched first for data and weights.")
+@data_root_option
 @click.option("--format", "format_", type=click.Choice(["text", "json"]), default="text", show_default=True)
 def doctor(data_root: Path | None, format_: str) -> None:
     """Show versions, devices, data and weights, and what to do about what is missing."""

@@ -15,6 +15,7 @@ import click
 from blurface.errors import BlurfaceError
 from blurface.registry import Entry, Registry
 
+from .options import data_root_option
 from .rows import format_option, render
 
 if TYPE_CHECKING:
@@ -127,9 +128,6 @@ def _protocol(name: str, data_root: Path | None) -> dict[str, Any]:
 
 
 _brief = click.option("--brief", is_flag=True, help="Names, summaries and sources only; creates nothing.")
-_data_root = click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Where data and weights lie (or BLURFACE_DATA)."
-)
 
 
 @click.command()
@@ -145,7 +143,7 @@ def restorers(brief: bool, format_: str) -> None:
 
 @click.command()
 @_brief
-@_data_root
+@data_root_option
 @format_option
 def verifiers(brief: bool, data_root: Path | None, format_: str) -> None:
     """List the registered verifiers: input, dimension, parameters, GFLOP for one face, weights."""
@@ -158,7 +156,7 @@ def verifiers(brief: bool, data_root: Path | None, format_: str) -> None:
 
 @click.command()
 @_brief
-@_data_root
+@data_root_option
 @format_option
 def kernels(brief: bool, data_root: Path | None, format_: str) -> None:
     """List the registered kernel sets: how many kernels, and their sizes in pixels."""
@@ -171,7 +169,7 @@ def kernels(brief: bool, data_root: Path | None, format_: str) -> None:
 
 @click.command()
 @_brief
-@_data_root
+@data_root_option
 @format_option
 def protocols(brief: bool, data_root: Path | None, format_: str) -> None:
     """List the registered protocols: pairs, folds, images."""

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from .options import quiet_option
+
 
 @click.command()
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
@@ -22,7 +24,7 @@ import click
     type=click.Path(path_type=Path),
     help="Where the photographs lie now.  [default: where they lay when the run was made]",
 )
-@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@quiet_option
 def report(run: Path, no_images: bool, pairs_shown: int, data_root: Path | None, quiet: bool) -> None:
     """Write RUN/report.html: tables that sort, figures, worst and best pairs, and how it was made.
 

@@ -19,6 +19,7 @@ LIMIT ?=
 WHOLE = $(if $(LIMIT),--subset $(LIMIT))
 PART = --seed 0 --subset $(or $(LIMIT),$(1))
 NETWORKS = --restorer none --restorer fast --restorer gated:fast
+WITH_CONTROL = $(NETWORKS) --restorer plain
 RUN = $(BLURFACE) verify --jobs $(JOBS)
 TABLES = $(BLURFACE) tables --jobs $(JOBS)
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
@@ -103,7 +104,7 @@ results-robustness: $(READY)
 	$(TABLES) --which robustness --restorer fast --restorer plain $(call PART,100) --out $(OUT)/robustness
 
 # Table 2 over three draws of pairs: 50 with one of the classical methods, 500 with the networks.
-DRAWS = $(NETWORKS) --restorer plain --seed 0 --seed 1 --seed 2
+DRAWS = $(WITH_CONTROL) --seed 0 --seed 1 --seed 2
 
 results-seeds: $(READY)
 	$(TABLES) --which 2 $(DRAWS) --restorer krishnan --subset $(or $(LIMIT),50) --out $(OUT)/table2-draws/50
@@ -118,8 +119,8 @@ METHODS = krishnan chakrabarti levin pan sun michaeli perrone
 QUICK = krishnan levin pan
 
 results-methods: $(READY) $(METHODS:%=$(OUT)/lfw-50/%/results.csv) $(QUICK:%=$(OUT)/lfw-500/%/results.csv)
-	$(RUN) --pairs lfw $(NETWORKS) --restorer plain --verifier mobilefacenet $(call PART,50) --out $(OUT)/lfw-50/networks
-	$(RUN) --pairs lfw $(NETWORKS) --restorer plain --verifier mobilefacenet $(call PART,500) --out $(OUT)/lfw-500/networks
+	$(RUN) --pairs lfw $(WITH_CONTROL) --verifier mobilefacenet $(call PART,50) --out $(OUT)/lfw-50/networks
+	$(RUN) --pairs lfw $(WITH_CONTROL) --verifier mobilefacenet $(call PART,500) --out $(OUT)/lfw-500/networks
 	$(MAKE) results-methods-table
 
 results-methods-table: $(READY)

@@ -327,9 +327,9 @@ class Maker:
 
         if self.finished:
             found = [run for run in self._runs("lfw") if set(LEVIN) <= set(run.summary.kernels)]
-            largest = max(found, key=lambda run: run.summary.about["pairs"], default=None)
-            whole = [run.summary for run in found if _same_pairs(run, largest)]
-            self._need(whole, "3", "over levin8 on LFW")
+            self._need(found, "3", "over levin8 on LFW")
+            largest = _pairs_of(max(found, key=lambda run: run.summary.about["pairs"]))
+            whole = [run.summary for run in found if _pairs_of(run) == largest]
         else:
             whole = [self._run("table3", self._quick().replace(subset=self.limit))]
         return [whole_table(whole, verifier) for verifier in _verifiers(whole)]
@@ -429,8 +429,9 @@ class Maker:
             raise InputError(f"None of the runs is {what}.", f"Leave out --run, or --which {table}.")
 
 
-def _same_pairs(run: Any, other: Any) -> bool:
-    return bool(run.record["fingerprints"]["pairs"] == other.record["fingerprints"]["pairs"])
+def _pairs_of(run: Any) -> str:
+    """Fingerprint of a run's pairs."""
+    return str(run.record["fingerprints"]["pairs"])
 
 
 def _verifiers(summaries: Sequence[Summary]) -> list[str]:

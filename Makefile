@@ -44,8 +44,9 @@ verify: $(VENV)/.installed
 	  $(BIN)/blurface demo --out runs/demo.png; \
 	fi
 
+# Two workers of one thread each.
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist worksteal
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

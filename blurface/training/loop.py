@@ -52,10 +52,14 @@ def psnr(estimate: Tensor, sharp: Tensor) -> Tensor:
 
 
 def split_by_identity(faces: Faces, held_out: int, seed: int) -> tuple[Faces, Faces]:
-    """Training and validation faces that share no identity."""
-    order = np.random.default_rng([seed, 4]).permutation(sorted(set(faces.identities)))
+    """Training and validation faces that share no identity.
+
+    The latter come from the first source alone: another source beside it leaves them as they are.
+    """
+    own = faces.identities[: faces.first]
+    order = np.random.default_rng([seed, 4]).permutation(sorted(set(own)))
     counts: dict[str, int] = {}
-    for identity in faces.identities:
+    for identity in own:
         counts[identity] = counts.get(identity, 0) + 1
     chosen: set[str] = set()
     total = 0

@@ -58,6 +58,8 @@ class Faces:
     names, identities : list of str
     note : dict
         The file's own account of how it was made.
+    first : int, optional
+        How many of them, the leading ones, came from the first of several sources; None: all.
     """
 
     pictures: NDArray[np.uint8]
@@ -65,6 +67,7 @@ class Faces:
     names: list[str]
     identities: list[str]
     note: dict[str, Any] = field(default_factory=dict)
+    first: int | None = None
 
     def __len__(self) -> int:
         return len(self.pictures)

@@ -55,9 +55,8 @@ def read_faces(paths: Sequence[Path]) -> Faces:
         for identity in part.identities
     ]
     names = [name for part in parts for name in part.names]
-    return Faces(
-        pictures, (top, left), names, identities, {path.name: p.note for path, p in zip(paths, parts)}
-    )
+    notes = {path.name: part.note for path, part in zip(paths, parts)}
+    return Faces(pictures, (top, left), names, identities, notes, len(parts[0]))
 
 
 def _read(path: Path) -> Faces:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from blurface.errors import DataError, ImageError
 
+from .options import jobs_option
+
 if TYPE_CHECKING:
     from blurface.training.pack import PackedFace
 
@@ -22,6 +24,9 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 _BATCH = 256
+MARGIN = 22
+"""Pixels of a photograph kept around its face: what the largest training kernels reach."""
+
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
@@ -76,6 +81,40 @@ def usable(
         # Names may be no Unicode, which a Parquet file cannot hold.
         face = PackedFace(name_of(path.name), name_of(identity), jpeg, *corner)
         yield face, pixels[top : top + height, left : left + width]
+
+
+def aligned(
+    found: Sequence[tuple[Path, str]],
+    told: Callable[[str], None],
+    progress: PhaseProgress,
+    jobs: int,
+) -> Iterator[tuple[PackedFace, NDArray[np.uint8]]]:
+    """As :func:`usable`, of photographs: the face that is meant, aligned, with :data:`MARGIN` around it."""
+    from blurface.images import name_of, read_rgb
+    from blurface.training.pack import PackedFace, encode
+    from verification.align import align
+    from verification.detect import locate
+
+    readable: list[tuple[Path, str]] = []
+    for path, identity in progress.track(found, "reading", len(found)):
+        try:
+            read_rgb(path)
+        except ImageError as error:
+            told(str(error))
+        else:
+            readable.append((path, identity))
+    detections = locate(
+        [path for path, _ in readable],
+        jobs=jobs,
+        progress=lambda done, total: progress("detecting", done, total),
+    )
+    for (path, identity), detection in progress.track(zip(readable, detections), "faces", len(readable)):
+        if detection is None:
+            told(f"{name_of(path)}: no face was found.")
+            continue
+        pixels = align(read_rgb(path), detection.points, margin=MARGIN).pixels
+        face = PackedFace(name_of(path.name), name_of(identity), encode(pixels), MARGIN, MARGIN)
+        yield face, pixels[MARGIN:-MARGIN, MARGIN:-MARGIN]
 
 
 def nearest_similarity(
@@ -157,6 +196,11 @@ def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
     help="Where the 112x96 face lies in every picture.",
 )
 @click.option(
+    "--detect",
+    is_flag=True,
+    help=f"FOLDERS hold photographs: find the face in each, align it, keep {MARGIN} pixels around it.",
+)
+@click.option(
     "--drop-near",
     type=click.Choice(["lfw", "none"]),
     default="lfw",
@@ -171,15 +215,18 @@ def batched(items: Iterable[Item], size: int) -> Iterator[tuple[Item, ...]]:
     help="Mean-subtracted cosine from which a face counts as near.",
 )
 @click.option("--data-root", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@jobs_option
 def pack(
     folders: tuple[Path, ...],
     out: Path,
     corner: tuple[int, int],
+    detect: bool,
     drop_near: str,
     threshold: float,
     data_root: Path | None,
+    jobs: int | None,
 ) -> None:
-    """Pack FOLDERS of aligned faces into one file for training.
+    """Pack FOLDERS of aligned faces, or with --detect of photographs, into one file for training.
 
     People named in the benchmark's pair list are dropped by name, and faces that look like one of
     theirs (by the mobilefacenet verifier) are dropped too; both counts are printed and kept in the
@@ -187,11 +234,14 @@ def pack(
     Pictures that cannot be used are named and left out; the exit code is then 1.
     """
     from blurface.training.pack import write_pack
+    from protocols.processes import processors
 
     from .progress import PhaseProgress
 
     if min(corner) < 0:
         raise click.UsageError("--corner must not be negative.")
+    if detect and corner != (0, 0):
+        raise click.UsageError("--corner is for aligned pictures, --detect for photographs.")
     everything = [item for folder in folders for item in find_faces(folder)]
     unusable = 0
 
@@ -203,7 +253,10 @@ def pack(
     with PhaseProgress() as progress:
         benchmark = Benchmark(threshold, data_root, progress) if drop_near == "lfw" else None
         found = [item for item in everything if benchmark is None or item[1] not in benchmark.people]
-        each = usable(progress.track(found, "faces", len(found)), corner, told)
+        if detect:
+            each = aligned(found, told, progress, jobs or processors())
+        else:
+            each = usable(progress.track(found, "faces", len(found)), corner, told)
         faces = list(benchmark.apart(each) if benchmark else (face for face, _ in each))
     if not faces:
         raise DataError("No picture can be used.", "The reasons stand above.")

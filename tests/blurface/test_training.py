@@ -540,6 +540,9 @@ def test_folder_tar_and_recordio_hold_the_same_faces(tmp_path: Path) -> None:
     both = read_faces([tmp_path / "folder", tmp_path / "train.rec"])
     assert len(both) == 8
     assert len(set(both.identities)) == 4
+    # Who is held out comes from the first source, with and without another one.
+    people = {*split_by_identity(both, 1, seed=0)[1].identities}
+    assert people == {f"folder/{pick}" for pick in split_by_identity(sources[0], 1, seed=0)[1].identities}
 
     data = (tmp_path / "train.rec").read_bytes()
     (tmp_path / "cut.rec").write_bytes(data[:-10])

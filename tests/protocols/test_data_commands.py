@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage
 from click.testing import CliRunner, Result
 from PIL import Image
 from runner_support import draw_crops, random_mobilefacenet
@@ -25,6 +26,8 @@ from blurface.registry import Registry
 from blurface.training.sources import read_faces
 from protocols.commands import data, doctor, listings, rows
 from protocols.datasets.pairs import read_pairs
+from verification.align import TEMPLATES
+from verification.detect import Detector
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGIN = ROOT / "tests/example_plugin"
@@ -449,3 +452,28 @@ def test_pack_drops_who_is_named_in_the_pair_list_or_looks_like_them(tmp_path: P
     dropped = read.note["faces.parquet"]["dropped"]
     assert dropped == {"named in the pair list": 1, "within 0.99 of a face of the pair list": 1}
     run("data", "pack", faces / "alias", "--out", packed, "--data-root", root, "--threshold", -1.0, code=1)
+
+
+def test_pack_detects_and_aligns_photographs(tmp_path: Path) -> None:
+    portrait = np.ascontiguousarray(skimage.data.astronaut()[:256, 96:352])
+    photographs, packed = tmp_path / "photographs", tmp_path / "faces.parquet"
+    (photographs / "Eileen").mkdir(parents=True)
+    Image.fromarray(portrait).save(photographs / "Eileen" / "1.png")
+    Image.fromarray(np.full((90, 120, 3), 130, np.uint8)).save(photographs / "Eileen" / "wall.png")
+    (photographs / "Eileen" / "2.jpg").write_bytes(b"\xff\xd8\xff")
+    told = run(
+        "data", "pack", photographs, "--detect", "--drop-near", "none", "--jobs", 1, "--out", packed, code=1
+    )
+    assert "1 faces of 1 people" in told.stdout
+    assert "wall.png: no face was found" in told.stderr
+    assert "2.jpg" in told.stderr
+    assert "2 of 3 pictures were left out" in told.stderr
+    faces = read_faces([packed])
+    assert faces.pictures.shape == (1, 156, 140, 3)
+    assert faces.corner == (22, 22)
+    # The eyes lie on the verifiers' template (a wide smile takes the mouth's corners off it).
+    found = Detector().detect([faces.pictures[0]])[0]
+    assert found is not None
+    assert np.abs(found.points - 22 - TEMPLATES["112x96"])[:2].max() < 3
+    told = run("data", "pack", photographs, "--detect", "--corner", 1, 1, "--out", packed, code=2)
+    assert "--corner is for aligned pictures" in told.stderr

@@ -1,10 +1,12 @@
 """What tiles save in training the paper's network on a CPU: one module, forward and backward.
 
-    python benchmarks/train_step.py [--channels 64] [--batch 8 16] [--slow] [--out results/train-step.json]
+    python benchmarks/train_step.py [--channels 64] [--batch 8 16] [--slow] [--bfloat16] \
+        [--out results/train-step.json]
 
 CPU milliseconds a face (fastest of three, one thread), directly by oneDNN and in Fourier tiles, and how
-far each gradient of a 14x14 convolution lies from the one computed in float64. ``--slow`` adds a batch of
-4, for which oneDNN's weight gradient is a reference loop: two minutes for one step.
+far each gradient of a 14x14 convolution in float32 lies from the one computed in float64. ``--slow`` adds a
+batch of 4, for which oneDNN's weight gradient in float32 is a reference loop: two minutes for one step.
+``--bfloat16`` measures the module under autocast, as training runs where the processor computes bfloat16.
 """
 
 from __future__ import annotations
@@ -47,7 +49,7 @@ def milliseconds(step: Run, batch: NDArray[np.float32], rounds: int = 3) -> floa
     return round(1e3 * fastest / len(batch), 1)
 
 
-def of_module(channels: int, size: int) -> dict[str, float]:
+def of_module(channels: int, size: int, bfloat16: bool) -> dict[str, float]:
     """Milliseconds a face, in batches of ``size``, of one module with its entry and head."""
     torch.manual_seed(0)
     network = deepdeblur.DeepDeblurNet(channels, modules=1).to(memory_format=torch.channels_last)
@@ -55,7 +57,9 @@ def of_module(channels: int, size: int) -> dict[str, float]:
 
     def step(batch: NDArray[np.float32]) -> None:
         x = torch.from_numpy(batch).contiguous(memory_format=torch.channels_last)
-        network(x).square().mean().backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+            loss = network(x).float().square().mean()
+        loss.backward()
 
     found = {"tiles": milliseconds(step, batch)}
     with directly():
@@ -111,16 +115,18 @@ def main() -> None:
     parser.add_argument("--channels", type=int, default=64)
     parser.add_argument("--batch", type=int, nargs="+", default=[8, 16])
     parser.add_argument("--slow", action="store_true")
+    parser.add_argument("--bfloat16", action="store_true")
     parser.add_argument("--out")
     given = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
     found: dict[str, Any] = {"machine": machine(1), "channels": given.channels, "modules": 1}
+    found["precision"] = "bfloat16" if given.bfloat16 else "float32"
     found["errors"] = errors(8)
     print(json.dumps(found["errors"], indent=1))
     found["milliseconds a face"] = {}
     for batch in [*given.batch, *([4] if given.slow else [])]:
-        found["milliseconds a face"][str(batch)] = times = of_module(given.channels, batch)
+        found["milliseconds a face"][str(batch)] = times = of_module(given.channels, batch, given.bfloat16)
         print(f"batch {batch}: {times}", flush=True)
     if given.out:
         with replacing(Path(given.out)) as temporary:

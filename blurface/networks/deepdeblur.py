@@ -20,10 +20,10 @@ class SameConv(nn.Conv2d):
         self.pads = (before, size - 1 - before, before, size - 1 - before)
         self.tiled: TiledFilter | None = None
 
-    def prepare(self) -> None:
-        """Transform the kernels for inference, where that pays."""
+    def prepare(self, dtype: torch.dtype = torch.float32) -> None:
+        """Transform the kernels for inference, where that pays, in the type in which it will run."""
         if self.weight.shape[-1] in TILES and self.bias is not None:
-            self.tiled = TiledFilter(self.weight, self.bias, TILES[self.weight.shape[-1]])
+            self.tiled = TiledFilter(self.weight, self.bias, TILES[self.weight.shape[-1]], dtype)
 
     def train(self, mode: bool = True) -> SameConv:
         """Training changes the weights, so it drops what :meth:`prepare` made of them."""
@@ -33,22 +33,29 @@ class SameConv(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, inputs, H, W) to (N, outputs, H, W)."""
-        if self.tiled is not None and not torch.is_grad_enabled() and _may_tile(x):
+        dtype = _type_of_tiles(x)
+        if self.tiled is not None and not torch.is_grad_enabled() and dtype == self.tiled.dtype:
             return self.tiled(x, self.pads[0])
-        if self.training and self.bias is not None and _tiles_train_faster(self.weight) and _may_tile(x):
-            return tiled_convolution(x, self.weight, self.bias, TILES[self.kernel_size[0]], self.pads[0])
+        if self.training and dtype is not None and self.bias is not None and _tiles_train_faster(self.weight):
+            tile = TILES[self.kernel_size[0]]
+            return tiled_convolution(x.to(dtype), self.weight, self.bias, tile, self.pads[0])
         return super().forward(functional.pad(x, self.pads))
 
 
-def _may_tile(x: Tensor) -> bool:
-    """Whether tiles serve: float32 on a CPU, no graph recorded, no tiny picture."""
-    return (
+def _type_of_tiles(x: Tensor) -> torch.dtype | None:
+    """The type in which a convolution of ``x`` is computed, autocast or not; None where tiles do not serve.
+
+    They serve on a CPU, in float32 and bfloat16, where no graph is recorded and the picture is not tiny.
+    """
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    serve = (
         x.device.type == "cpu"
-        and x.dtype == torch.float32
-        and not torch.is_autocast_enabled("cpu")
+        and x.dtype != torch.float64
+        and dtype in (torch.float32, torch.bfloat16)
         and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         and min(x.shape[-2:]) >= 32
     )
+    return dtype if serve else None
 
 
 def _tiles_train_faster(weight: Tensor) -> bool:
@@ -160,11 +167,11 @@ class DeepDeblurNet(nn.Module):
             module.merge.weight.mul_(0.01)  # type: ignore[union-attr, operator]
             nn.init.zeros_(module.merge.bias)  # type: ignore[union-attr, arg-type]
 
-    def prepare(self) -> None:
-        """Make inference on CPUs faster; called once when the weights are final."""
+    def prepare(self, dtype: torch.dtype = torch.float32) -> None:
+        """Make inference on CPUs in this type faster; called once when the weights are final."""
         for part in self.modules():
             if isinstance(part, SameConv):
-                part.prepare()
+                part.prepare(dtype)
 
     def features(self, x: Tensor) -> Tensor:
         """What the first Inception module sees (N, channels, H, W)."""

@@ -53,8 +53,8 @@ class NetworkRestorer(Restorer):
         self.module: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = bf16_is_fast(self.device) if precision == "auto" else precision == "bfloat16"
         prepare = getattr(self.module, "prepare", None)
-        if prepare is not None and self.device.type == "cpu" and not self.bf16:
-            prepare()
+        if prepare is not None and self.device.type == "cpu":
+            prepare(torch.bfloat16 if self.bf16 else torch.float32)
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision that the network runs in."""

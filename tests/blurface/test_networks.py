@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from skimage.data import astronaut
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from blurface.errors import UnknownNameError, WeightsError
@@ -261,11 +262,54 @@ def test_gradients_of_training_in_tiles_are_the_convolution_s(
         torch.testing.assert_close(found.grad.double(), expected.grad, atol=1e-6 * scale, rtol=0)  # type: ignore[union-attr]
 
 
-def test_bfloat16_and_evaluation_take_gradients_directly(monkeypatch: pytest.MonkeyPatch) -> None:
+def relative(found: Tensor, expected: Tensor) -> float:
+    """Root mean square of the error, as a share of what was expected."""
+    return float((found.double() - expected.double()).norm() / expected.double().norm())
+
+
+@pytest.mark.parametrize("size", [7, 14])
+def test_tiles_in_bfloat16_are_as_near_as_direct_sums(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    layer, exact = SameConv(32, 17, size).eval(), SameConv(32, 17, size).eval().double()
+    exact.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 32, 56, 48)
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        directly = layer(x)
+        layer.prepare(torch.bfloat16)
+        tiled = layer(x)
+    with torch.no_grad():
+        expected = exact(x.double())
+        torch.testing.assert_close(
+            layer(x), expected.float(), atol=1e-5, rtol=0
+        )  # outside: float32, directly
+    assert tiled.dtype == directly.dtype == torch.bfloat16
+    assert 0 < relative(tiled, expected) < 2.5 * relative(directly, expected) < 0.02
+
+    in_tiles = []
+    real = deepdeblur.tiled_convolution
+    monkeypatch.setattr(
+        deepdeblur, "tiled_convolution", lambda *given: in_tiles.append(given) or real(*given)
+    )
+    layer.train()
+    y = x.double().requires_grad_()
+    x.requires_grad_()
+    weight = torch.randn(2, 17, 56, 48).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        (layer(x).float() * weight).sum().backward()
+    assert len(in_tiles) == 1
+    (exact(y) * weight).sum().backward()
+    for found, wanted in zip((x, *layer.parameters()), (y, *exact.parameters())):
+        assert found.grad is not None
+        assert wanted.grad is not None
+        assert found.grad.dtype == torch.float32
+        assert relative(found.grad, wanted.grad) < 0.02
+
+
+def test_float16_and_evaluation_take_gradients_directly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(deepdeblur, "tiled_convolution", lambda *given: pytest.fail("tiles"))
     layer = SameConv(2, 2, 14)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        layer(torch.randn(1, 2, 40, 40, requires_grad=True)).sum().backward()
+    with torch.autocast("cpu", dtype=torch.float16):
+        layer(torch.randn(1, 2, 40, 40))
     layer.eval()
     layer(torch.randn(1, 2, 40, 40, requires_grad=True)).sum().backward()
     assert layer.weight.grad is not None

@@ -10,6 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -87,6 +89,40 @@ def save_model(
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
+    """A model file and its metadata, which name the network."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            if "network" not in metadata:
+                raise WeightsError(
+                    f"{path} does not say which network it belongs to.",
+                    "Expected a file that blurface train wrote.",
+                )
+            yield file, metadata
+    except FileNotFoundError:
+        raise WeightsError(f"{path} does not exist.", "Check the path.") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(
+            f"{path} is no safetensors file or is damaged: {error}.", "Get or train it again."
+        ) from error
+
+
+def network_name(path: Path) -> str:
+    """Name of the network that a weight file belongs to, by which its restorer is called.
+
+    Raises
+    ------
+    WeightsError
+        If there is no such file, or it is not a blurface model.
+    """
+    with _opened(path) as (_, metadata):
+        return metadata["network"]
+
+
 def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Build a network and load its weights.
 
@@ -107,23 +143,9 @@ def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     WeightsError
         If the file is not a blurface model, is damaged, or does not fit its network.
     """
-    from safetensors import SafetensorError, safe_open
-
     path = model_path(name)
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
-    except FileNotFoundError:
-        raise WeightsError(f"{path} does not exist.", "Check the path.") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(
-            f"{path} is no safetensors file or is damaged: {error}.", "Get or train it again."
-        ) from error
-    if "network" not in metadata:
-        raise WeightsError(
-            f"{path} does not say which network it belongs to.", "Expected a file that blurface train wrote."
-        )
+    with _opened(path) as (file, metadata):
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         note = json.loads(metadata.get("note", "{}"))
         network = build_network(metadata["network"], **json.loads(metadata.get("options", "{}")))

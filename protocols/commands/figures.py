@@ -16,7 +16,6 @@ from .options import (
     choose_restorers,
     data_root_option,
     models_option,
-    network_of,
     parse_models,
     parse_options,
     parse_which,
@@ -277,6 +276,7 @@ class Artist:
 
     def losses(self) -> Iterator[Drawn]:
         """Figure 9: one face restored by models trained with different losses."""
+        from blurface.weights import network_name
         from protocols.figures import face_grid
         from protocols.runner import Choice
 
@@ -286,7 +286,7 @@ class Artist:
         face = self._choose(pictures, 1)[0]
         row = [pictures.blurry(face, HARDEST)]
         for path in self.models.values():
-            choice = Choice(network_of(path), {"weights": str(path)})
+            choice = Choice(network_name(path), {"weights": str(path)})
             own = self._faces_of("lfw", (choice,), key=str(path))
             row.append(own.restored(face, HARDEST, choice.name))
         yield (
@@ -466,10 +466,10 @@ class Artist:
         import torch
 
         from blurface.networks.deepdeblur import DeepDeblurNet
-        from blurface.weights import list_models, load_model
+        from blurface.weights import list_models, load_model, network_name
 
         for label, path in self.models.items():
-            if network_of(path) == "deepdeblur":
+            if network_name(path) == "deepdeblur":
                 return load_model(path)[0].eval(), f"first module of deepdeblur, trained: {label}"
         if "deepdeblur" in list_models():
             return load_model("deepdeblur")[0].eval(), "first module of deepdeblur, packaged weights"

@@ -187,27 +187,3 @@ def choose_restorers(
         else:
             chosen.append(Choice(name, given))
     return chosen, missing
-
-
-def network_of(path: Path) -> str:
-    """Name of the network that a weight file belongs to, by which its restorer is called.
-
-    Raises
-    ------
-    InputError
-        If the file does not say.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="pt") as file:
-            name = (file.metadata() or {}).get("network")
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path} is no safetensors file: {error}.", "Name one that blurface train wrote."
-        ) from error
-    if not name:
-        raise InputError(
-            f"{path} does not say which network it belongs to.", "Name one that blurface train wrote."
-        )
-    return str(name)

@@ -24,7 +24,6 @@ from .options import (
     jobs_option,
     kernel_centre_option,
     models_option,
-    network_of,
     parse_models,
     parse_options,
     parse_which,
@@ -374,8 +373,10 @@ class Maker:
                     if "weights" in options.get(restorer, {}):
                         models.append((f"{run.name}: {restorer}", run.summary, restorer))
         else:
+            from blurface.weights import network_name
+
             for label, path in self.models.items():
-                choice = Choice(network_of(path), {"weights": str(path.absolute())})
+                choice = Choice(network_name(path), {"weights": str(path.absolute())})
                 method = self._build(choice)
                 costs[label] = (method.parameters(), method.gflop())
                 experiment = self.base.replace(restorers=(Choice("none"), choice), subset=self.subsets[0])

@@ -14,11 +14,12 @@ from report_support import register_toys
 from runner_support import draw_crops
 
 from blurface.cli import main
-from blurface.errors import InputError
+from blurface.errors import WeightsError
 from blurface.kernels import Kernel, KernelSet, kernel_sets
+from blurface.weights import network_name, save_model
 from protocols import paper, reproduction
 from protocols.analysis import pair_shares
-from protocols.commands.options import choose_restorers, network_of, parse_models, parse_which
+from protocols.commands.options import choose_restorers, parse_models, parse_which
 from protocols.datasets import create_protocol, protocols
 from protocols.results import clustered_mcnemar
 from protocols.run_folder import cell, read_run
@@ -209,7 +210,6 @@ def test_ablation_of_two_networks(toys: Path) -> None:
     import torch
 
     from blurface.networks import build_network
-    from blurface.weights import save_model
 
     labels = {"with 1x1 reduction": True, "alpha=0.2, no reduction": False}
     arguments = []
@@ -224,7 +224,7 @@ def test_ablation_of_two_networks(toys: Path) -> None:
         }
         path = toys / f"{reduction}.safetensors"
         save_model(path, build_network("deepdeblur", **options).state_dict(), "deepdeblur", options, {})
-        assert network_of(path) == "deepdeblur"
+        assert network_name(path) == "deepdeblur"
         arguments += ["--model", f"{label}={path}"]
     out = toys / "out"
     result = _call(out, "--which", "5", "--subset", "12", *arguments)
@@ -286,8 +286,8 @@ def test_parsing(tmp_path: Path) -> None:
     assert parse_models([f"alpha/beta = 0.2={plain}"]) == {"alpha/beta = 0.2": plain}
     with pytest.raises(click.UsageError, match="twice"):
         parse_models([f"a={plain}", f"a={plain}"])
-    with pytest.raises(InputError, match="no safetensors"):
-        network_of(plain)
+    with pytest.raises(WeightsError, match="no safetensors"):
+        network_name(plain)
     chosen, missing = choose_restorers((), {}, ("wiener", "nothing"))
     assert [choice.name for choice in chosen] == ["none", "wiener"]
     assert missing[0].startswith("nothing (")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import inspect
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ class NetworkRestorer(Restorer):
     Attributes
     ----------
     module : nn.Module
-        ``forward(x)`` maps (N, 3, H, W) in [0, 1] to the same, differentiably.
+        ``forward(x)`` maps (N, 3, H, W) in [0, 1] to the same, differentiably; float32 weights.
     note : dict
         How the weights were trained.
     """
@@ -52,9 +53,27 @@ class NetworkRestorer(Restorer):
         module, self.note = load_model(self.weights)
         self.module: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = bf16_is_fast(self.device) if precision == "auto" else precision == "bfloat16"
-        prepare = getattr(self.module, "prepare", None)
+        self._ready = self._prepared()
+
+    def _prepared(self) -> nn.Module:
+        """What is run: the module, or a copy with what a precision lets one compute ahead."""
+        prepared = copy.deepcopy(self.module) if self.bf16 else self.module
+        prepare = getattr(prepared, "prepare", None)
         if prepare is not None and self.device.type == "cpu":
             prepare(torch.bfloat16 if self.bf16 else torch.float32)
+        if self.bf16:
+            # Autocast would round the same weights again at every call.
+            for part in prepared.modules():
+                if isinstance(part, nn.Conv2d | nn.Linear):
+                    part.to(torch.bfloat16)
+        return prepared
+
+    def in_float32(self) -> Self:
+        """This restorer, computing in float32."""
+        other = copy.copy(self)
+        other.bf16 = False
+        other._ready = other._prepared()
+        return other
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision that the network runs in."""
@@ -70,11 +89,11 @@ class NetworkRestorer(Restorer):
             return restore_in_tiles(batch, self._alone)
 
     def _alone(self, batch: Tensor) -> tuple[Tensor, None]:
-        return self.module(batch.contiguous(memory_format=torch.channels_last)).float(), None
+        return self._ready(batch.contiguous(memory_format=torch.channels_last)).float(), None
 
     def _with_kernel(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         batch = batch.contiguous(memory_format=torch.channels_last)
-        restored, estimate = self.module(batch, return_kernel=True)
+        restored, estimate = self._ready(batch, return_kernel=True)
         return restored.float(), estimate.float()
 
     def options(self) -> dict[str, Any]:

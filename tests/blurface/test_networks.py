@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from blurface.networks.deepdeblur import DeepDeblurNet, Inception, SameConv
 from blurface.networks.fast import WINDOW, FastNet, _Problem
 from blurface.networks.fourier import Spectrum, forward_transform, inverse_transform, shift_spectrum
 from blurface.restorers import create_restorer
+from blurface.restorers.network import NetworkRestorer
 from blurface.weights import FOLDER, list_models, load_model, model_path, save_model
 
 
@@ -337,3 +339,23 @@ def test_the_control_has_a_sharp_face_pass() -> None:
     face = torch.from_numpy(astronaut()[20:132, 176:272].copy()).permute(2, 0, 1)[None] / 255
     restored = create_restorer("plain").restore(face)
     assert -10 * (restored - face).square().mean().log10() > 45
+
+
+@pytest.mark.parametrize("network", ["fast", "plain", "deepdeblur"])
+def test_weights_rounded_ahead_give_what_autocast_gives(network: str, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"channels": 8, "modules": 1} if network == "deepdeblur" else {}
+    weights = tmp_path / "small.safetensors"
+    torch.manual_seed(0)
+    state = build_network(network, **options).state_dict()  # some start as the identity
+    state = {name: value + 0.02 * torch.randn_like(value) for name, value in state.items()}
+    save_model(weights, state, network, options, {})
+    restorer = create_restorer(network, weights=weights, precision="bfloat16")
+    assert isinstance(restorer, NetworkRestorer)
+    assert all(parameter.dtype == torch.float32 for parameter in restorer.module.parameters())
+    batch = torch.rand(2, 3, 30, 24)  # too small for tiles, which round elsewhere
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected = restorer.module(batch.contiguous(memory_format=torch.channels_last)).float()
+    torch.testing.assert_close(restorer.restore(batch), expected.clamp(0, 1), atol=0, rtol=0)
+    exact = restorer.in_float32().restore(batch)
+    torch.testing.assert_close(exact, restorer.module(batch).clamp(0, 1), atol=1e-6, rtol=0)
+    assert not torch.equal(exact, expected)

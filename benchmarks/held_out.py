@@ -1,12 +1,14 @@
 """What a network restores under each kind of degradation, on faces and people it was not trained on.
 
     python benchmarks/held_out.py --data training/celeba.parquet [--config configs/fast.toml] [--out FILE.csv]
+    python benchmarks/held_out.py --data training/celeba.parquet --set centring=0 --only 2
 
 The faces are those that ``blurface train`` holds out (its configuration's number and seed); the kernels are
 drawn anew. Every condition blurs the same faces, each with one trajectory, real margins and no noise unless
 its name says otherwise. ``varying`` blends two kernels across the face, which no single kernel describes.
 Cosine is that of the verifier's embedding to the sharp face's; ``worse`` is the share of faces whose PSNR
-falls. An identical picture counts 100 dB.
+falls. An identical picture counts 100 dB. The first condition is the mixture on which training is watched.
+``--set`` changes what may be changed in a trained network: ``loops`` and ``centring`` of ``fast``.
 """
 
 from __future__ import annotations
@@ -33,6 +35,8 @@ from verification.scoring import cosine_scores
 PLAIN = Degradation(
     small=0, linear=0, defocus=0, sharp=0, varying=0, off_centre=0, replicate=0, noise=0, jpeg=0
 )
+
+MIXTURE = "as in training"
 
 CONDITIONS = {
     "trajectories of 5 to 31 pixels": PLAIN,
@@ -61,20 +65,29 @@ def main() -> None:
     parser.add_argument("--config", type=Path, default=Path("configs/fast.toml"))
     parser.add_argument("--weights", help="a .safetensors file instead of the packaged one")
     parser.add_argument("--verifier", default="mobilefacenet")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes")
+    parser.add_argument("--only", type=int, help="so many of the conditions")
     parser.add_argument("--out", type=Path, help="CSV to write")
     given = parser.parse_args()
 
     config = read_config(given.config)
-    restorer = create_restorer(config.name, **({"weights": given.weights} if given.weights else {}))
+    options = {"weights": given.weights} if given.weights else {}
+    restorer = create_restorer(config.name, precision="float32", **options)
+    for change in given.changes:
+        name, _, value = change.partition("=")
+        kind = type(getattr(restorer.module, name))  # type: ignore[attr-defined]
+        setattr(restorer.module, name, kind(value))  # type: ignore[attr-defined]
     embedder = create_embedder(given.verifier)
     _, faces = split_by_identity(read_faces([given.data]), config.held_out, config.seed)
     rows = []
-    for name, settings in CONDITIONS.items():
+    conditions = {MIXTURE: config.degradation} | CONDITIONS
+    for name, settings in list(conditions.items())[: given.only]:
         columns: dict[str, list[NDArray[np.float64]]] = {}
         for start in range(0, len(faces), BATCH):
             index = np.arange(start, min(start + BATCH, len(faces)))
             rng = np.random.default_rng([config.seed, 5, start])
-            pairs = make_pairs(faces, index, rng, settings, replicate=settings.replicate > 0, augment=False)
+            replicate = name != MIXTURE and settings.replicate > 0  # as the trainer watches it
+            pairs = make_pairs(faces, index, rng, settings, replicate=replicate, augment=False)
             restored = restorer.restore(pairs.blurry)
             assert isinstance(restored, Tensor)
             sharp, target = to_bytes(pairs.sharp), embedder.embed(pairs.sharp)

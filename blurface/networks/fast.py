@@ -12,7 +12,9 @@ The network alternates two small learned parts with two closed-form ones, all di
 The first pass sees the blurry face only. Steps 2 to 4 and a second pass then run ``loops`` times
 with shared weights: each time a better sharp estimate makes a better kernel. The passes also see
 a deconvolution with the kernel turned by 180 degrees, since the gradients' power spectrum alone
-cannot tell a kernel from its turn. Nothing is iterated to convergence and nothing is tuned at run
+cannot tell a kernel from its turn. A blurry picture does not say where its kernel lies; by convention
+(section 3.1) its centre of mass is in the middle, and what an estimate lacks there is made up for before
+the Wiener layer. Nothing is iterated to convergence and nothing is tuned at run
 time.
 """
 
@@ -30,6 +32,7 @@ from .fourier import (
     forward_transform,
     gradient_energy,
     inverse_transform,
+    phase_ramp,
     shift_spectrum,
 )
 
@@ -159,6 +162,9 @@ class FastNet(nn.Module):
         How often the kernel is estimated and the face restored with it.
     own_last : bool
         The last of these passes has weights of its own instead of the shared ones.
+    centring : float
+        Share of the way from an estimated kernel's centre of mass to the middle by which it is moved;
+        [0, 1].
     matrix_fourier : bool
         Transforms as matrix products (for export) instead of FFTs.
 
@@ -178,10 +184,12 @@ class FastNet(nn.Module):
         kernel_deep: int = 96,
         loops: int = 2,
         own_last: bool = False,
+        centring: float = 0.0,
         matrix_fourier: bool = False,
     ) -> None:
         super().__init__()
         self.loops = loops
+        self.centring = centring
         self.matrix_fourier = matrix_fourier
         self.first = Pass(3, 0, width, deep, (1, 2, 1))
         self.loop = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1))
@@ -206,7 +214,10 @@ class FastNet(nn.Module):
         estimate = self.estimate(x)
         if not return_kernel:
             return estimate.images[-1]
-        kernel = estimate.kernels[-1][:, 0, 1:, 1:]
+        found = estimate.kernels[-1]
+        if self.centring:
+            found = _moved(found, -self.centring * centre_of_mass(found))
+        kernel = found[:, 0, 1:, 1:]
         return estimate.images[-1], kernel / kernel.sum((1, 2), keepdim=True)
 
     def estimate(
@@ -248,7 +259,10 @@ class FastNet(nn.Module):
             result.logits.append(logits)
             result.kernels.append(estimate)
             used = estimate if kernel is None or blend is None else estimate + blend * (kernel - estimate)
-            sharp, turned = problem.deconvolve(used, self.wiener[None] + factors[:, None, :])
+            # A true kernel lies where it should.
+            own = self.centring if blend is None else self.centring * (1 - blend[:, :, 0, 0])
+            off_centre = own * centre_of_mass(estimate) if self.centring else None
+            sharp, turned = problem.deconvolve(used, self.wiener[None] + factors[:, None, :], off_centre)
             result.deconvolved.append(sharp + 0.5)
             step = self.last if self.last is not None and index == loops - 1 else self.loop
             outputs, memory = step(torch.cat([y - 0.5, sharp, turned], 1), memory)
@@ -304,10 +318,17 @@ class _Problem:
         quotient = self._cut(self.shift.conj_times(numerator).scaled(inverse))
         return torch.cat([_unit_scale(quotient), self.correlations], 1)
 
-    def deconvolve(self, kernel: Tensor, log_regularisers: Tensor) -> tuple[Tensor, Tensor]:
-        """Wiener images less 0.5 under two regularisers (N, 6, H, W); a grey one with the turned kernel."""
+    def deconvolve(
+        self, kernel: Tensor, log_regularisers: Tensor, off_centre: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Wiener images less 0.5 under two regularisers (N, 6, H, W); a grey one with the turned kernel.
+
+        ``off_centre`` (N, 2): by so many rows and columns the kernel is moved back, exactly.
+        """
         # offsets start at -22: the shift brings offset 0 to the origin
         transfer = self.shift.times(forward_transform(kernel, self.size, matrix=self.matrix))
+        if off_centre is not None:
+            transfer = transfer.times(phase_ramp(self.size, off_centre, matrix=self.matrix))
         weights = log_regularisers.exp()[:, :, :, None, None]
         inverse = 1 / (transfer.power() + weights[:, :, 0] * self.energy + weights[:, :, 1])
         straight = transfer.conj_times(self.blurry)
@@ -327,6 +348,24 @@ def _kept_constants(size: tuple[int, int], device: torch.device, matrix: bool) -
     # Normal tensors, whoever asks first: those of inference mode would be of no use to training.
     with torch.inference_mode(False):
         return _constants(size, device, matrix)
+
+
+def centre_of_mass(kernels: Tensor) -> Tensor:
+    """Rows and columns (N, 2) from offset 0 to the centre of mass of kernels (N, 1, 44, 44) of unit sum."""
+    offsets = torch.arange(WINDOW, device=kernels.device, dtype=kernels.dtype) - WINDOW // 2
+    rows = (kernels.sum(3) * offsets).sum(2)
+    columns = (kernels.sum(2) * offsets).sum(2)
+    return torch.cat([rows, columns], 1)
+
+
+def _moved(kernels: Tensor, by: Tensor) -> Tensor:
+    """Kernels (N, 1, 44, 44) moved by rows and columns (N, 2), bilinearly, which keeps them non-negative."""
+    position = torch.arange(WINDOW, device=kernels.device, dtype=kernels.dtype)
+    # A row of weights for each place: 1 - |distance| to where it comes from.
+    rows, columns = (
+        (1 - (position[:, None] - position - by[:, axis, None, None]).abs()).clamp_min(0) for axis in (0, 1)
+    )
+    return rows[:, None] @ kernels @ columns[:, None].mT
 
 
 def _gradients(grey: Tensor) -> Tensor:

@@ -184,6 +184,17 @@ def shift_spectrum(size: tuple[int, int], shift: int, device: torch.device, *, m
     return pair if matrix else Complex(torch.complex(pair.real, pair.imag))
 
 
+def phase_ramp(size: tuple[int, int], by: Tensor, *, matrix: bool) -> Spectrum:
+    """Spectra (N, 1, H, W // 2 + 1) that move images back by rows and columns ``by`` (N, 2), whole or not."""
+    height, width = size
+    rows = torch.arange(height, device=by.device)
+    rows = torch.where(2 * rows > height, rows - height, rows).to(by.dtype) / height
+    columns = torch.arange(width // 2 + 1, device=by.device).to(by.dtype) / width
+    turn = 2 * torch.pi * (by[:, 0, None, None] * rows[:, None] + by[:, 1, None, None] * columns)[:, None]
+    pair = Pair(turn.cos(), turn.sin())
+    return pair if matrix else Complex(torch.complex(pair.real, pair.imag))
+
+
 def gradient_energy(size: tuple[int, int], device: torch.device) -> Tensor:
     """Power of the two first differences, |D_rows|^2 + |D_columns|^2, on the half spectrum."""
     height, width = size

@@ -11,6 +11,7 @@ import pytest
 import torch
 from skimage.data import astronaut
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from blurface.errors import UnknownNameError, WeightsError
@@ -18,8 +19,14 @@ from blurface.kernels.convolve import blur
 from blurface.kernels.gaussian_process import sample_kernels
 from blurface.networks import build_network, deepdeblur
 from blurface.networks.deepdeblur import DeepDeblurNet, Inception, SameConv
-from blurface.networks.fast import WINDOW, FastNet, _Problem
-from blurface.networks.fourier import Spectrum, forward_transform, inverse_transform, shift_spectrum
+from blurface.networks.fast import WINDOW, FastNet, _Problem, centre_of_mass
+from blurface.networks.fourier import (
+    Spectrum,
+    forward_transform,
+    inverse_transform,
+    phase_ramp,
+    shift_spectrum,
+)
 from blurface.restorers import create_restorer
 from blurface.restorers.network import NetworkRestorer
 from blurface.weights import FOLDER, list_models, load_model, model_path, save_model
@@ -106,6 +113,23 @@ def test_shift_is_a_roll(matrix: bool) -> None:
 
 
 @pytest.mark.parametrize("matrix", [False, True])
+def test_a_phase_ramp_moves_by_parts_of_a_pixel(matrix: bool) -> None:
+    rows, columns = torch.meshgrid(torch.arange(24.0), torch.arange(32.0), indexing="ij")
+
+    def wave(down: float, right: float) -> Tensor:
+        turn = 2 * math.pi * (3 * (rows - down) / 24 + 5 * (columns - right) / 32)
+        return turn.cos() + 0.5 * (2 * math.pi * 7 * (rows - down) / 24).sin()
+
+    images = torch.stack([wave(0, 0), wave(0, 0)])[:, None]
+    by = torch.tensor([[1.25, -0.5], [-3.0, 2.0]])
+    spectrum = forward_transform(images, (24, 32), matrix=matrix)
+    moved = spectrum.times(phase_ramp((24, 32), by, matrix=matrix))
+    back = inverse_transform(moved, (24, 32), (24, 32))
+    expected = torch.stack([wave(-1.25, 0.5), wave(3.0, -2.0)])[:, None]
+    torch.testing.assert_close(back, expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("matrix", [False, True])
 def test_spectra_are_complex_numbers(matrix: bool) -> None:
     torch.manual_seed(0)
     first, second = torch.rand(2, 3, 8, 8), torch.rand(2, 3, 8, 8)
@@ -148,7 +172,7 @@ def test_closed_form_steps_know_the_truth() -> None:
     quotient = problem.kernel_maps(sharp, edges, torch.tensor([-6.0, 0.0]))[:, 0]
     similarity = torch.nn.functional.cosine_similarity(quotient.flatten(), kernel.flatten(), dim=0)
     assert similarity > 0.9
-    restored, turned = problem.deconvolve(kernel, torch.tensor([[[-9.0, -9.0], [-3.0, -6.0]]]))
+    restored, turned = problem.deconvolve(kernel, torch.tensor([[[-9.0, -9.0], [-3.0, -6.0]]]), None)
     restored, turned = restored + 0.5, turned + 0.5
 
     def inner_psnr(image: torch.Tensor, truth: torch.Tensor) -> float:
@@ -162,9 +186,10 @@ def test_closed_form_steps_know_the_truth() -> None:
     assert inner_psnr(turned, grey) < inner_psnr(restored[:, :3], sharp) - 3
 
 
-def test_fast_kernels_are_kernels_and_forms_agree() -> None:
+@pytest.mark.parametrize("centring", [0.0, 0.6])
+def test_fast_kernels_are_kernels_and_forms_agree(centring: float) -> None:
     torch.manual_seed(0)
-    network = FastNet(width=16, deep=24, kernel_width=8, kernel_deep=8).eval()
+    network = FastNet(width=16, deep=24, kernel_width=8, kernel_deep=8, centring=centring).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.normal_(module.weight, std=0.05)
@@ -179,6 +204,37 @@ def test_fast_kernels_are_kernels_and_forms_agree() -> None:
         # faces of a batch do not see each other
         network.matrix_fourier = False
         torch.testing.assert_close(network(x[:1]), restored[:1], atol=1e-5, rtol=0)
+
+
+def test_an_estimated_kernel_is_moved_towards_the_middle_and_a_true_one_is_not() -> None:
+    torch.manual_seed(0)
+    network = FastNet(width=8, deep=8, kernel_width=8, kernel_deep=8, loops=1).eval()
+    torch.nn.init.normal_(network.kernel.head.weight, std=0.5)
+    x = faces_like(2, 48, 40)
+    with torch.no_grad():
+        raw = network.estimate(x).kernels[-1]
+        off = centre_of_mass(raw)
+        assert off.abs().max() > 0.1
+        alone = network.estimate(x).images[-1]
+        network.centring = 0.5
+        kernel = network(x, return_kernel=True)[1]
+        # The window that is handed out lacks the first row and column: what they hold is little.
+        places = torch.arange(-21.0, 22)
+        found = torch.stack([(kernel.sum(2) * places).sum(1), (kernel.sum(1) * places).sum(1)], 1)
+        torch.testing.assert_close(found, 0.5 * off, atol=0.3, rtol=0)
+        assert not torch.equal(network.estimate(x).images[-1], alone)
+        # In the Wiener layer the move is exact: that of a kernel that was moved by whole pixels undoes it.
+        problem = _Problem(x, network.luma, False)
+        regularisers = network.wiener[None].expand(2, -1, -1)
+        plain, _ = problem.deconvolve(raw, regularisers, None)
+        moved = functional.pad(raw, (2, 0, 3, 0))[..., :WINDOW, :WINDOW]
+        back, _ = problem.deconvolve(moved, regularisers, torch.tensor([[3.0, 2.0]]).expand(2, -1))
+        assert (back - plain).abs().mean() < 0.02 * plain.abs().mean()
+        # A true kernel stays where it is, a blend moves by the estimate's share.
+        blend = torch.ones(2, 1, 1, 1)
+        forced = network.estimate(x, kernel=moved, blend=blend).deconvolved[-1]
+        network.centring = 0.0
+        torch.testing.assert_close(network.estimate(x, kernel=moved, blend=blend).deconvolved[-1], forced)
 
 
 def test_teacher_forcing_uses_the_true_kernel() -> None:

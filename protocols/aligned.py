@@ -252,30 +252,17 @@ def _locate(
     unread = np.zeros(len(images), bool)
     if protocol.prealigned:
         return [None] * len(images), unread
-    landmarks = verification.detect.LandmarkCache(cache / "landmarks")
-    processes = jobs or default_jobs(device, len(images) * _DETECTION_SECONDS)
 
-    def find() -> list[NDArray[np.float32] | None]:
-        files = [protocol.path(image) for image, bad in zip(images, unread, strict=True) if not bad]
-        detections = iter(
-            verification.detect.locate(
-                files,
-                cache=landmarks,
-                device=device,
-                jobs=processes,
-                progress=lambda done, total: progress("finding faces", done, total),
-            )
-        )
-        found = [None if bad else next(detections) for bad in unread]
-        return [None if detection is None else detection.points for detection in found]
+    def note(index: int, error: ImageError) -> None:
+        # Without an embedding it counts as a failure to enrol; it must not cost the others.
+        unread[index] = True
 
-    try:
-        return find(), unread
-    except ImageError:
-        # One unreadable picture must not cost the others: find them all, then go on without them.
-        for i, image in enumerate(images):
-            try:
-                protocol.read(image)
-            except ImageError:
-                unread[i] = True
-        return find(), unread
+    detections = verification.detect.locate(
+        [protocol.path(image) for image in images],
+        cache=verification.detect.LandmarkCache(cache / "landmarks"),
+        device=device,
+        jobs=jobs or default_jobs(device, len(images) * _DETECTION_SECONDS),
+        progress=lambda done, total: progress("finding faces", done, total),
+        unreadable=note,
+    )
+    return [None if detection is None else detection.points for detection in detections], unread

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from blurface.assets import cache_folder
-from blurface.errors import DataError, InputError
+from blurface.errors import DataError, ImageError, InputError
 from blurface.images import read_rgb
 
 from .vision import require_torchvision
@@ -331,6 +331,7 @@ def locate(
     device: str | torch.device = "cpu",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
+    unreadable: Callable[[int, ImageError], None] | None = None,
 ) -> list[Detection | None]:
     """The face that is meant in each photograph file, from the cache where it is known.
 
@@ -346,46 +347,70 @@ def locate(
         Processes of one thread each; more than one only on a CPU.
     progress : callable, optional
         Called with (photographs done, photographs that were not in the cache).
+    unreadable : callable, optional
+        Called with (index in ``files``, what is wrong) for every file that is missing or no picture.
+        If left out, the first one is an error; what was found before it is kept in the cache.
 
     Returns
     -------
     list of Detection or None
-        In the order of ``files``; None where no face was found.
+        In the order of ``files``; None where no face was found or the file cannot be read.
 
     Raises
     ------
     ImageError
-        If a file is no picture.
+        If a file is missing or no picture and ``unreadable`` is left out.
     MissingDependencyError
         If torchvision does not fit torch.
     """
     cache = cache if cache is not None else LandmarkCache()
     key = settings.fingerprint()
-    digests = [_digest(path) for path in files]
-    known = cache.read(digests, key)
-    missing = {digest: path for digest, path in zip(digests, files) if digest not in known}
-    paths, keys = list(missing.values()), list(missing)
-    if paths:
-        done = 0
+
+    def report(index: int, error: ImageError) -> None:
+        if unreadable is None:
+            raise error
+        unreadable(index, error)
+
+    # Copies of a file are searched once.
+    places: dict[str, list[int]] = {}
+    for index, path in enumerate(files):
+        try:
+            places.setdefault(_digest(path), []).append(index)
+        except ImageError as error:
+            report(index, error)
+    known = cache.read(places, key)
+    missing = [digest for digest in places if digest not in known]
+    chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
+    paths = [[files[places[digest][0]] for digest in chunk] for chunk in chunks]
+    done = 0
+    if progress and missing:
+        progress(0, len(missing))
+    for chunk, found in zip(chunks, _find(paths, settings, torch.device(device), jobs)):
+        fresh = {digest: item for digest, item in zip(chunk, found) if isinstance(item, Faces)}
+        cache.write(fresh, key)
+        known.update(fresh)
+        for digest, item in zip(chunk, found):
+            if isinstance(item, ImageError):
+                for index in places[digest]:
+                    report(index, item)
+        done += len(chunk)
         if progress:
-            progress(0, len(paths))
-        chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
-        for faces in _find(chunks, settings, torch.device(device), jobs):
-            fresh = dict(zip(keys[done : done + len(faces)], faces))
-            cache.write(fresh, key)
-            known.update(fresh)
-            done += len(faces)
-            if progress:
-                progress(done, len(paths))
-    return [select(known[digest]) for digest in digests]
+            progress(done, len(missing))
+    meant: list[Detection | None] = [None] * len(files)
+    for digest, faces in known.items():
+        for index in places[digest]:
+            meant[index] = select(faces)
+    return meant
 
 
 def _find(
     chunks: list[list[Path]], settings: DetectorSettings, device: torch.device, jobs: int
-) -> Iterator[list[Faces]]:
+) -> Iterator[list[Faces | ImageError]]:
+    if not chunks:
+        return
     if jobs <= 1 or len(chunks) == 1 or device.type != "cpu":
         detector = Detector(settings, device)
-        yield from (detector.find_all([read_rgb(path) for path in chunk]) for chunk in chunks)
+        yield from (_read_and_find(detector, chunk) for chunk in chunks)
         return
     # Not forked: torch's threads do not survive a fork.
     with ProcessPoolExecutor(
@@ -397,10 +422,22 @@ def _find(
 _DETECTORS: dict[DetectorSettings, Detector] = {}
 
 
-def _find_chunk(settings: DetectorSettings, paths: list[Path]) -> list[Faces]:
+def _find_chunk(settings: DetectorSettings, paths: list[Path]) -> list[Faces | ImageError]:
     if settings not in _DETECTORS:
         _DETECTORS[settings] = Detector(settings)
-    return _DETECTORS[settings].find_all([read_rgb(path) for path in paths])
+    return _read_and_find(_DETECTORS[settings], paths)
+
+
+def _read_and_find(detector: Detector, paths: list[Path]) -> list[Faces | ImageError]:
+    """The faces of each file, or why it is no picture."""
+    read: list[NDArray[np.uint8] | ImageError] = []
+    for path in paths:
+        try:
+            read.append(read_rgb(path))
+        except ImageError as error:
+            read.append(error)
+    faces = iter(detector.find_all([item for item in read if not isinstance(item, ImageError)]))
+    return [item if isinstance(item, ImageError) else next(faces) for item in read]
 
 
 def _digest(path: Path) -> str:
@@ -408,6 +445,4 @@ def _digest(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise DataError(
-            f"{path} cannot be read: {error.strerror}.", "Check the data set's folder."
-        ) from error
+        raise ImageError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error

@@ -95,22 +95,17 @@ def aligned(
     from verification.align import align
     from verification.detect import locate
 
-    readable: list[tuple[Path, str]] = []
-    for path, identity in progress.track(found, "reading", len(found)):
-        try:
-            read_rgb(path)
-        except ImageError as error:
-            told(str(error))
-        else:
-            readable.append((path, identity))
+    bad: dict[int, ImageError] = {}
     detections = locate(
-        [path for path, _ in readable],
+        [path for path, _ in found],
         jobs=jobs,
         progress=lambda done, total: progress("detecting", done, total),
+        unreadable=bad.__setitem__,
     )
-    for (path, identity), detection in progress.track(zip(readable, detections), "faces", len(readable)):
+    for index, (path, identity) in enumerate(progress.track(found, "faces", len(found))):
+        detection = detections[index]
         if detection is None:
-            told(f"{name_of(path)}: no face was found.")
+            told(str(bad[index]) if index in bad else f"{name_of(path)}: no face was found.")
             continue
         pixels = align(read_rgb(path), detection.points, margin=MARGIN).pixels
         face = PackedFace(name_of(path.name), name_of(identity), encode(pixels), MARGIN, MARGIN)

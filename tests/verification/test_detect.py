@@ -242,11 +242,31 @@ def test_files_are_detected_once(
         with pytest.raises(AssertionError):
             locate(photos, DetectorSettings(min_face=30), cache=cache)
 
-    with pytest.raises(DataError, match=r"gone\.png"):
-        locate([tmp_path / "gone.png"], cache=cache)
-    (tmp_path / "text.png").write_text("no picture")
-    with pytest.raises(ImageError):
-        locate([tmp_path / "text.png"], cache=cache)
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_file_that_is_no_picture_does_not_cost_the_others(
+    tmp_path: Path, astronaut: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    photo, text, copy, gone = (tmp_path / name for name in ("a.png", "text.png", "copy.png", "gone.png"))
+    Image.fromarray(astronaut).save(photo)
+    text.write_text("no picture")
+    copy.write_text("no picture")
+    monkeypatch.setattr(detect_module, "_CHUNK", 1)
+    cache = LandmarkCache(tmp_path / "cache")
+    told: dict[int, str] = {}
+    found = locate(
+        [text, photo, copy, gone],
+        cache=cache,
+        jobs=jobs,
+        unreadable=lambda index, error: told.update({index: error.message}),
+    )
+    assert [item is not None for item in found] == [False, True, False, False]
+    assert sorted(told) == [0, 2, 3]
+    assert "text.png" in told[0]
+    assert "gone.png" in told[3]
+    for bad in (text, gone):
+        with pytest.raises(ImageError, match=bad.name):
+            locate([photo, bad], cache=cache)
 
 
 def test_processes_agree(

@@ -180,8 +180,7 @@ def shift_spectrum(size: tuple[int, int], shift: int, device: torch.device, *, m
     columns = torch.arange(width // 2 + 1, device=device)
     turn = (rows * shift % height).to(torch.float32)[:, None] / height
     turn = 2 * torch.pi * (turn + (columns * shift % width).to(torch.float32)[None, :] / width)
-    pair = Pair(turn.cos(), turn.sin())
-    return pair if matrix else Complex(torch.complex(pair.real, pair.imag))
+    return _phase(turn, matrix)
 
 
 def phase_ramp(size: tuple[int, int], by: Tensor, *, matrix: bool) -> Spectrum:
@@ -191,6 +190,11 @@ def phase_ramp(size: tuple[int, int], by: Tensor, *, matrix: bool) -> Spectrum:
     rows = torch.where(2 * rows > height, rows - height, rows).to(by.dtype) / height
     columns = torch.arange(width // 2 + 1, device=by.device).to(by.dtype) / width
     turn = 2 * torch.pi * (by[:, 0, None, None] * rows[:, None] + by[:, 1, None, None] * columns)[:, None]
+    return _phase(turn, matrix)
+
+
+def _phase(turn: Tensor, matrix: bool) -> Spectrum:
+    """exp(i turn) in the form asked for."""
     pair = Pair(turn.cos(), turn.sin())
     return pair if matrix else Complex(torch.complex(pair.real, pair.imag))
 

@@ -25,7 +25,7 @@ Item = TypeVar("Item")
 
 _BATCH = 256
 MARGIN = 22
-"""Pixels of a photograph kept around its face: what the largest training kernels reach."""
+"""Pixels of a photograph kept around its face: half of ``training.pairs.WINDOW``, which the kernels fill."""
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 

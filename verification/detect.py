@@ -31,9 +31,6 @@ from blurface.images import read_rgb
 
 from .vision import require_torchvision
 
-SELECTION = "central-largest"
-"""Name of the rule of :func:`central_largest`, for records of runs."""
-
 CENTRE_WEIGHT = 2.0
 """Weight of the squared distance to the centre in :func:`central_largest`."""
 

@@ -26,7 +26,7 @@ READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
 .PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-plain results-edgeface \
   results-verifiers results-facescrub results-tables results-seeds results-linear results-linear-whole \
-  results-robustness results-times results-methods results-methods-table results-ablation results-pages
+  results-robustness results-int8 results-times results-methods results-methods-table results-ablation results-pages
 
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -92,6 +92,14 @@ results-edgeface: $(READY)
 results-verifiers: $(READY)
 	$(RUN) --pairs lfw --restorer none --restorer fast --verifier mobilefacenet --verifier edgeface-xs \
 	  --verifier edgeface-xxs --verifier dlib $(call PART,600) --out $(OUT)/lfw-600-verifiers
+
+# What eight bits cost on the same pairs; calibrated on training faces (blurface data pack, docs/training.md).
+CALIBRATION ?= training/celeba.parquet
+
+results-int8: $(READY)
+	$(BLURFACE) export --model fast --precision int8 --calibration $(CALIBRATION) --out runs/fast.int8.onnx
+	$(RUN) --pairs lfw --restorer none --restorer fast --restorer exported:runs/fast.int8.onnx \
+	  --verifier mobilefacenet --verifier edgeface-xs $(call PART,600) --out $(OUT)/lfw-600-int8
 
 results-linear: $(READY)
 	$(TABLES) --which 4 $(call PART,500) --out $(OUT)/table4

@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 
 from blurface.assets import cache_folder
 from blurface.errors import DataError, ImageError, InputError
-from blurface.images import read_rgb
+from blurface.images import name_of, read_rgb
 
 from .vision import require_torchvision
 
@@ -382,17 +382,21 @@ def locate(
     done = 0
     if progress and missing:
         progress(0, len(missing))
-    for chunk, found in zip(chunks, _find(paths, settings, torch.device(device), jobs)):
-        fresh = {digest: item for digest, item in zip(chunk, found) if isinstance(item, Faces)}
-        cache.write(fresh, key)
-        known.update(fresh)
-        for digest, item in zip(chunk, found):
-            if isinstance(item, ImageError):
-                for index in places[digest]:
-                    report(index, item)
-        done += len(chunk)
-        if progress:
-            progress(done, len(missing))
+    # Closed: an error raised here must not leave processes at work.
+    with closing(_find(paths, settings, torch.device(device), jobs)) as results:
+        for chunk, found in zip(chunks, results):
+            fresh = {digest: item for digest, item in zip(chunk, found) if isinstance(item, Faces)}
+            cache.write(fresh, key)
+            known.update(fresh)
+            for digest, item in zip(chunk, found):
+                if isinstance(item, ImageError):
+                    first = name_of(files[places[digest][0]])
+                    for index in places[digest]:
+                        message = item.message.replace(first, name_of(files[index]))
+                        report(index, ImageError(message, item.hint))
+            done += len(chunk)
+            if progress:
+                progress(done, len(missing))
     meant: list[Detection | None] = [None] * len(files)
     for digest, faces in known.items():
         for index in places[digest]:
@@ -402,7 +406,7 @@ def locate(
 
 def _find(
     chunks: list[list[Path]], settings: DetectorSettings, device: torch.device, jobs: int
-) -> Iterator[list[Faces | ImageError]]:
+) -> Generator[list[Faces | ImageError], None, None]:
     if not chunks:
         return
     if jobs <= 1 or len(chunks) == 1 or device.type != "cpu":

@@ -263,6 +263,7 @@ def test_a_file_that_is_no_picture_does_not_cost_the_others(
     assert [item is not None for item in found] == [False, True, False, False]
     assert sorted(told) == [0, 2, 3]
     assert "text.png" in told[0]
+    assert "copy.png" in told[2]
     assert "gone.png" in told[3]
     for bad in (text, gone):
         with pytest.raises(ImageError, match=bad.name):

@@ -253,7 +253,10 @@ def _locate(
     if protocol.prealigned:
         return [None] * len(images), unread
 
-    def note(index: int, error: ImageError) -> None:
+    def note(index: int, error: ImageError | DataError) -> None:
+        # A file that cannot be opened may be there the next time, and what is made of it is kept.
+        if isinstance(error, DataError):
+            raise error
         # Without an embedding it counts as a failure to enrol; it must not cost the others.
         unread[index] = True
 

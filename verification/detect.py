@@ -328,7 +328,7 @@ def locate(
     device: str | torch.device = "cpu",
     jobs: int = 1,
     progress: Callable[[int, int], None] | None = None,
-    unreadable: Callable[[int, ImageError], None] | None = None,
+    unreadable: Callable[[int, ImageError | DataError], None] | None = None,
 ) -> list[Detection | None]:
     """The face that is meant in each photograph file, from the cache where it is known.
 
@@ -345,8 +345,8 @@ def locate(
     progress : callable, optional
         Called with (photographs done, photographs that were not in the cache).
     unreadable : callable, optional
-        Called with (index in ``files``, what is wrong) for every file that is missing or no picture.
-        If left out, the first one is an error; what was found before it is kept in the cache.
+        Called with (index in ``files``, the error as below) for every such file. If left out, the
+        first one is raised; what was found before it is kept in the cache.
 
     Returns
     -------
@@ -355,15 +355,17 @@ def locate(
 
     Raises
     ------
+    DataError
+        If a file is missing or cannot be opened, and ``unreadable`` is left out.
     ImageError
-        If a file is missing or no picture and ``unreadable`` is left out.
+        If a file is no picture, and ``unreadable`` is left out.
     MissingDependencyError
         If torchvision does not fit torch.
     """
     cache = cache if cache is not None else LandmarkCache()
     key = settings.fingerprint()
 
-    def report(index: int, error: ImageError) -> None:
+    def report(index: int, error: ImageError | DataError) -> None:
         if unreadable is None:
             raise error
         unreadable(index, error)
@@ -373,7 +375,7 @@ def locate(
     for index, path in enumerate(files):
         try:
             places.setdefault(_digest(path), []).append(index)
-        except ImageError as error:
+        except DataError as error:
             report(index, error)
     known = cache.read(places, key)
     missing = [digest for digest in places if digest not in known]
@@ -446,4 +448,6 @@ def _digest(path: Path) -> str:
         with path.open("rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        raise ImageError(f"{path} cannot be read: {error.strerror}.", "Check the path.") from error
+        raise DataError(
+            f"{path} cannot be read: {error.strerror}.", "Check the data set's folder."
+        ) from error

@@ -95,7 +95,7 @@ def aligned(
     from verification.align import align
     from verification.detect import locate
 
-    bad: dict[int, ImageError] = {}
+    bad: dict[int, ImageError | DataError] = {}
     detections = locate(
         [path for path, _ in found],
         jobs=jobs,

@@ -161,6 +161,8 @@ ABLATION_no-reduction = --set network_options.reduction=False
 ABLATION_ratio-0.2 = --set loss.tv=0.0002
 ABLATION_ratio-5 = --set loss.tv=0.005
 ABLATION_no-facial = --set loss.facial=0.0
+# Not in table 5: with fast's result as a second target.
+ABLATION_distilled = --set teacher_network=fast --set loss.distilled=1.0
 model = --model "$(1)=$(ABLATION)/$(2)/ablation.safetensors"
 
 # A run that is finished ends at once, one that was stopped goes on.

@@ -182,8 +182,13 @@ def test_command_draws_what_it_can(run: Run, tmp_path: Path, monkeypatch: pytest
     assert "figures: 9 cannot be drawn: No trained models are named." in result.stderr
     assert "figures: 8 cannot be drawn" in result.stderr
     assert "figures: reject cannot be drawn" in result.stderr
-    # Weights that are random say so in the figure.
-    assert "NOT TRAINED" in re.sub(r"<[^>]+>", "", (out / "figure-04-responses.svg").read_text())
+    # A figure says whose weights it shows, and where they are random.
+    responses = out / "figure-04-responses.svg"
+    assert "packaged weights" in re.sub(r"<[^>]+>", "", responses.read_text())
+    with monkeypatch.context() as without:
+        without.setattr("blurface.weights.list_models", list)
+        CliRunner().invoke(main, [*arguments, "--which", "4"], catch_exceptions=False)
+    assert "NOT TRAINED" in re.sub(r"<[^>]+>", "", responses.read_text())
     asked = CliRunner().invoke(main, [*arguments, "--which", "2,8"])
     assert asked.exit_code == 1
     wrong = CliRunner().invoke(main, [*arguments, "--which", "12"])

@@ -365,7 +365,7 @@ def _moved(kernels: Tensor, by: Tensor) -> Tensor:
     rows, columns = (
         (1 - (position[:, None] - position - by[:, axis, None, None]).abs()).clamp_min(0) for axis in (0, 1)
     )
-    return rows[:, None] @ kernels @ columns[:, None].mT
+    return rows[:, None] @ kernels @ columns[:, None].transpose(2, 3)  # mT does not export
 
 
 def _gradients(grey: Tensor) -> Tensor:

@@ -45,7 +45,7 @@ class Untrained(Restorer):
         with torch.random.fork_rng():
             torch.manual_seed(0)
             self.module: nn.Module = build_network(
-                "fast", width=16, deep=16, kernel_width=8, kernel_deep=8, loops=1
+                "fast", width=16, deep=16, kernel_width=8, kernel_deep=8, loops=1, centring=0.6
             ).eval()
         for parameter in self.module.parameters():
             if parameter.numel() > 4:  # the four regularisers are not drawn

@@ -23,6 +23,8 @@ WITH_CONTROL = $(NETWORKS) --restorer plain
 ALL_NETWORKS = $(WITH_CONTROL) --restorer deepdeblur
 RUN = $(BLURFACE) verify --jobs $(JOBS)
 TABLES = $(BLURFACE) tables --jobs $(JOBS)
+# Those of these runs that are there.
+finished = $(patsubst %/results.csv,--run %,$(wildcard $(1:%=$(OUT)/%/results.csv)))
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
 .PHONY: verify test lint clean pictures results results-lfw results-lfw-time results-plain results-edgeface \
@@ -72,13 +74,9 @@ results-facescrub: $(READY)
 	$(BLURFACE) data pairs facescrub --seed 0 --out $(OUT)/facescrub/pairs.txt
 	$(RUN) --pairs facescrub $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/facescrub
 
-# The control without the blur model inside.
-results-plain: $(READY)
-	$(RUN) --pairs lfw --restorer none --restorer plain --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-plain
-
-# The paper's network, at a tenth of a second of a core a face.
-results-deepdeblur: $(READY)
-	$(RUN) --pairs lfw --restorer none --restorer deepdeblur --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-deepdeblur
+# The control without the blur model inside, and the paper's network (a tenth of a second of a core a face).
+results-plain results-deepdeblur: results-%: $(READY)
+	$(RUN) --pairs lfw --restorer none --restorer $* --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-$*
 
 # Table 3 from the runs on the whole of LFW.
 $(OUT)/lfw-mobilefacenet/results.csv:
@@ -89,7 +87,7 @@ $(OUT)/lfw-plain/results.csv:
 
 results-tables: $(READY) $(OUT)/lfw-mobilefacenet/results.csv $(OUT)/lfw-plain/results.csv
 	$(TABLES) --which 3 --run $(OUT)/lfw-mobilefacenet --run $(OUT)/lfw-plain \
-	  $(patsubst %/results.csv,--run %,$(wildcard $(OUT)/lfw-deepdeblur/results.csv)) --out $(OUT)/table3
+	  $(call finished,lfw-deepdeblur) --out $(OUT)/table3
 
 # Verifiers that are in no training loss; one restoration serves both.
 results-edgeface: $(READY)
@@ -143,9 +141,7 @@ results-methods-networks: $(READY)
 	$(RUN) --pairs lfw $(ALL_NETWORKS) --verifier mobilefacenet $(call PART,500) --out $(OUT)/lfw-500/networks
 
 results-methods-table: $(READY)
-	$(TABLES) --which 2 $(patsubst %/results.csv,--run %,$(wildcard $(OUT)/lfw-50/networks/results.csv \
-	  $(METHODS:%=$(OUT)/lfw-50/%/results.csv) $(OUT)/lfw-500/networks/results.csv \
-	  $(QUICK:%=$(OUT)/lfw-500/%/results.csv))) --out $(OUT)/table2
+	$(TABLES) --which 2 $(call finished,lfw-50/networks $(METHODS:%=lfw-50/%) lfw-500/networks $(QUICK:%=lfw-500/%)) --out $(OUT)/table2
 
 $(OUT)/lfw-50/%/results.csv: | $(READY)
 	$(RUN) --pairs lfw --restorer none --restorer $* --verifier mobilefacenet $(call PART,50) --out $(@D)

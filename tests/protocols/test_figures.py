@@ -160,6 +160,11 @@ def _two_lines(data_root: Path | None = None) -> KernelSet:
     return KernelSet("levin8", kernels, "toy")
 
 
+def _text_of(figure: Path) -> str:
+    """What an SVG file says in words."""
+    return re.sub(r"<[^>]+>", "", figure.read_text())
+
+
 def test_command_draws_what_it_can(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register_toys(monkeypatch)
     monkeypatch.setenv("BLURFACE_CACHE", str(run.folder.parent / "cache"))
@@ -184,11 +189,11 @@ def test_command_draws_what_it_can(run: Run, tmp_path: Path, monkeypatch: pytest
     assert "figures: reject cannot be drawn" in result.stderr
     # A figure says whose weights it shows, and where they are random.
     responses = out / "figure-04-responses.svg"
-    assert "packaged weights" in re.sub(r"<[^>]+>", "", responses.read_text())
+    assert "packaged weights" in _text_of(responses)
     with monkeypatch.context() as without:
         without.setattr("blurface.weights.list_models", list)
         CliRunner().invoke(main, [*arguments, "--which", "4"], catch_exceptions=False)
-    assert "NOT TRAINED" in re.sub(r"<[^>]+>", "", responses.read_text())
+    assert "NOT TRAINED" in _text_of(responses)
     asked = CliRunner().invoke(main, [*arguments, "--which", "2,8"])
     assert asked.exit_code == 1
     wrong = CliRunner().invoke(main, [*arguments, "--which", "12"])
@@ -205,7 +210,7 @@ def test_figures_show_the_face_of_a_photograph(tmp_path: Path, monkeypatch: pyte
     arguments = ["figures", "--which", "5,10", "--restorer", "wiener", "--photograph", "astronaut"]
     result = CliRunner().invoke(main, [*arguments, "--out", str(out), "-q"])
     assert result.exit_code == 0, result.output
-    drawn = re.sub(r"<[^>]+>", "", (out / "figure-05-compared.svg").read_text())
+    drawn = _text_of(out / "figure-05-compared.svg")
     assert "astronaut" in drawn
     assert (out / "figure-10-astronaut.png").exists()
     missing = CliRunner().invoke(main, [*arguments[:-1], str(tmp_path / "no.png"), "--out", str(out)])

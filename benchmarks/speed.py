@@ -176,6 +176,7 @@ def race(
     for run in runs.values():
         clock(run, batch)  # warm-up
     for number in range(rounds):
+        print(f"round {number + 1} of {rounds}, batches of {len(batch)}", file=sys.stderr)
         for name, run in runs.items():
             if sum(wall for wall, _ in seconds[name]) < patience or number < least:
                 seconds[name].append(clock(run, batch))
@@ -273,6 +274,7 @@ def main() -> None:
         raise SystemExit(f"Unknown: {', '.join(sorted(unknown))}. Known: {', '.join(known)}.")
     runs: dict[str, Run] = {}
     for name in dict.fromkeys(chosen):
+        print(f"building {name}", file=sys.stderr)
         try:
             runs[name] = build(name, given.threads, given.weights)
             runs[name](faces(1))
@@ -285,6 +287,7 @@ def main() -> None:
     unit, unit_many = median(one[YARDSTICK]), median(many[YARDSTICK])
     rows = []
     for name in runs:
+        print(f"memory of {name}", file=sys.stderr)
         single = median(one[name])
         row: dict[str, Any] = {
             "name": name,

@@ -76,7 +76,7 @@ def contenders() -> list[str]:
         names += [f"{model}/torch/float32"]
         names += [f"{model}/torch/bfloat16"] if bf16_is_fast() else []
         names += [f"{model}/onnxruntime/fp32", f"{model}/openvino/fp32", f"{model}/openvino/static"]
-        names += [f"{model}/onnxruntime/int8", f"{model}/openvino/int8"]
+        names += [f"{model}/onnxruntime/int8", f"{model}/openvino/int8", f"{model}/openvino/int8+static"]
         if bf16_is_fast():
             names += [f"{model}/openvino/{how}" for how in ("bf16", "bf16+static", "int8+bf16+static")]
     return [*names, "peer/Restormer", "peer/DRUNet", "peer/RAM"]

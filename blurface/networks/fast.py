@@ -9,19 +9,21 @@ The network alternates two small learned parts with two closed-form ones, all di
 3. a *kernel net* cleans the quotient into a kernel (a distribution over 44 x 44 offsets);
 4. a *Wiener layer* deconvolves the blurry face with that kernel under two learned regularisers.
 
-The first pass sees the blurry face only. Steps 2 to 4 and a second pass then run ``loops`` times
-with shared weights: each time a better sharp estimate makes a better kernel. The passes also see
-a deconvolution with the kernel turned by 180 degrees, since the gradients' power spectrum alone
-cannot tell a kernel from its turn. A blurry picture does not say where its kernel lies; by convention
-(section 3.1) its centre of mass is in the middle, and what an estimate lacks there is made up for before
-the Wiener layer. Nothing is iterated to convergence and nothing is tuned at run
+The first pass sees the blurry face only. Steps 2 to 4 and a second pass then run ``loops`` times, with
+shared weights or, in the first ``stages`` loops, weights of their own: each time a better sharp estimate
+makes a better kernel. The passes also see a deconvolution with the kernel turned by 180 degrees, since the
+gradients' power spectrum alone cannot tell a kernel from its turn. A blurry picture does not say where its
+kernel lies; by convention (section 3.1) its centre of mass is in the middle, and what an estimate lacks
+there is made up for before the Wiener layer. Nothing is iterated to convergence and nothing is tuned at run
 time.
 """
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -149,6 +151,15 @@ class KernelNet(nn.Module):
         return logits, self.factors(functional.relu(deep).mean((2, 3)))
 
 
+class Stage(nn.Module):
+    """Copies of a kernel net and a pass: a later loop's own."""
+
+    def __init__(self, kernel: KernelNet, loop: Pass) -> None:
+        super().__init__()
+        self.kernel = copy.deepcopy(kernel)
+        self.loop = copy.deepcopy(loop)
+
+
 class FastNet(nn.Module):
     """The default network.
 
@@ -160,8 +171,8 @@ class FastNet(nn.Module):
         Channels of the kernel nets at 22 x 22 and 11 x 11.
     loops : int
         How often the kernel is estimated and the face restored with it.
-    own_last : bool
-        The last of these passes has weights of its own instead of the shared ones.
+    stages : int
+        The first so many loops have weights of their own; those beyond share the last one's.
     centring : float
         Share of the way from an estimated kernel's centre of mass to the middle by which it is moved;
         [0, 1].
@@ -183,7 +194,7 @@ class FastNet(nn.Module):
         kernel_width: int = 48,
         kernel_deep: int = 96,
         loops: int = 2,
-        own_last: bool = False,
+        stages: int = 1,
         centring: float = 0.0,
         matrix_fourier: bool = False,
     ) -> None:
@@ -193,13 +204,27 @@ class FastNet(nn.Module):
         self.matrix_fourier = matrix_fourier
         self.first = Pass(3, 0, width, deep, (1, 2, 1))
         self.loop = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1))
-        self.last = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1)) if own_last else None
         self.kernel = KernelNet(5, width, kernel_width, kernel_deep)
+        self.later = nn.ModuleList(Stage(self.kernel, self.loop) for _ in range(stages - 1))
         # log of (gradient, constant) regularisers of the two Wiener images
         self.wiener = nn.Parameter(torch.tensor([[-5.5, -7.0], [-3.5, -6.0]]))
         # log of the quotients' regularisers, relative to the mean power of the edges
         self.quotient = nn.Parameter(torch.tensor([-3.0, 0.0]))
         self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """As of any module; where the state has fewer stages, its last one serves those beyond."""
+        known = {int(key.split(".")[1]) for key in state_dict if key.startswith("later.")}
+        complete = dict(state_dict)
+        for index in range(len(known), len(self.later)):
+            for part in ("kernel", "loop"):
+                source = f"later.{index - 1}.{part}." if index else f"{part}."
+                for key, value in list(complete.items()):
+                    if key.startswith(source):
+                        complete[f"later.{index}.{part}.{key[len(source) :]}"] = value
+        return super().load_state_dict(complete, strict, assign)
 
     def forward(self, x: Tensor, return_kernel: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Restore a batch.
@@ -249,11 +274,14 @@ class FastNet(nn.Module):
         residual, _, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
         image = y + residual
         result = Estimate([image], [], [], [])
-        loops = self.loops if loops is None else loops
-        for index in range(loops):
+        kernel_net, step = self.kernel, self.loop
+        for index in range(self.loops if loops is None else loops):
+            if 1 <= index <= len(self.later):
+                stage = cast("Stage", self.later[index - 1])
+                kernel_net, step = stage.kernel, stage.loop
             maps = problem.kernel_maps(image, edges, self.quotient)
             before = WINDOW * result.kernels[-1] if index else torch.zeros_like(maps[:, :1])
-            logits, factors = self.kernel(torch.cat([maps, before], 1), memory)
+            logits, factors = kernel_net(torch.cat([maps, before], 1), memory)
             logits, factors = logits.float(), factors.float()
             estimate = functional.softmax(logits.flatten(1), 1).view_as(logits)
             result.logits.append(logits)
@@ -264,7 +292,6 @@ class FastNet(nn.Module):
             off_centre = own * centre_of_mass(estimate) if self.centring else None
             sharp, turned = problem.deconvolve(used, self.wiener[None] + factors[:, None, :], off_centre)
             result.deconvolved.append(sharp + 0.5)
-            step = self.last if self.last is not None and index == loops - 1 else self.loop
             outputs, memory = step(torch.cat([y - 0.5, sharp, turned], 1), memory)
             residual, gate, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
             image = y + torch.sigmoid(gate) * (result.deconvolved[-1][:, :3] - y) + residual

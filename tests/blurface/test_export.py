@@ -111,6 +111,17 @@ def test_any_batch_and_size(backends: list[Backend], shape: tuple[int, int, int]
             np.testing.assert_allclose(estimate, kernels, atol=1e-3)
 
 
+@pytest.mark.parametrize("count", [1, 7, 8, 19])
+def test_a_large_batch_in_parts_keeps_its_order(exported: Path, count: int) -> None:
+    """Three threads take six faces and more in parts; each face is what it is alone."""
+    batch = np.random.default_rng(2).random((count, 3, 24, 32), dtype=np.float32)
+    restored, kernels = load_backend("onnxruntime", exported, threads=3).run(batch)
+    alone = load_backend("onnxruntime", exported, threads=1)
+    expected = [alone.run(face[None]) for face in batch]
+    np.testing.assert_allclose(restored, np.concatenate([face for face, _ in expected]), atol=1e-5)
+    np.testing.assert_allclose(kernels, np.concatenate([kernel for _, kernel in expected]), atol=1e-5)
+
+
 @pytest.mark.skipif(not has_openvino, reason="OpenVINO is not installed")
 def test_a_shape_compiled_for_itself_gives_the_same(exported: Path) -> None:
     backend = load_backend("openvino", exported, threads=1, static=[(1, 24, 32)])

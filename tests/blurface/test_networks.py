@@ -206,6 +206,32 @@ def test_fast_kernels_are_kernels_and_forms_agree(centring: float) -> None:
         torch.testing.assert_close(network(x[:1]), restored[:1], atol=1e-5, rtol=0)
 
 
+def test_stages_start_from_shared_weights_and_then_differ() -> None:
+    torch.manual_seed(0)
+    sizes = {"width": 8, "deep": 8, "kernel_width": 8, "kernel_deep": 8, "loops": 4}
+    shared, own = FastNet(**sizes).eval(), FastNet(**sizes, stages=3).eval()
+    for module in shared.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=0.1)
+    own.load_state_dict(shared.state_dict())
+    x = faces_like(1, 48, 40)
+    with torch.no_grad():
+        before, after = shared.estimate(x), own.estimate(x)
+        for one, other in zip(before.images, after.images, strict=True):
+            torch.testing.assert_close(one, other)
+        # The third stage serves the third loop and the one beyond.
+        own.later[1].kernel.head.bias[0] += 1
+        changed = own.estimate(x)
+    same = [torch.equal(one, other) for one, other in zip(after.logits, changed.logits)]
+    assert same == [True, True, False, False]
+    state = own.state_dict()
+    again = FastNet(**sizes, stages=3)
+    again.load_state_dict(state)
+    assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
+    with pytest.raises(RuntimeError, match=r"later\.1"):
+        FastNet(**sizes, stages=2).load_state_dict(state)
+
+
 def test_an_estimated_kernel_is_moved_towards_the_middle_and_a_true_one_is_not() -> None:
     torch.manual_seed(0)
     network = FastNet(width=8, deep=8, kernel_width=8, kernel_deep=8, loops=1).eval()

@@ -194,12 +194,16 @@ def test_eight_bits_stay_near(exported: Path, tmp_path: Path) -> None:
     nodes = onnx.load(str(target)).graph.node
     made_by = {output: node.op_type for node in nodes for output in node.output}
     convolutions = [node for node in nodes if node.op_type == "Conv"]
-    assert convolutions
-    assert all(made_by[name] == "DequantizeLinear" for node in convolutions for name in node.input[:2])
+    # In float32 the heads alone: of the first pass, the kernel net and the pass in the one loop.
+    heads = [node for node in convolutions if node.input[1].endswith("head.weight")]
+    assert len(heads) == 3
+    quantised = [node for node in convolutions if node not in heads]
+    assert len(quantised) > 30
+    assert all(made_by[name] == "DequantizeLinear" for node in quantised for name in node.input[:2])
     full, _ = load_backend("onnxruntime", exported).run(faces[0])
     few, _ = load_backend("onnxruntime", target).run(faces[0])
     psnr = -10 * np.log10(np.mean((full - few) ** 2))
-    assert psnr > 30
+    assert psnr > 35
     with pytest.raises(InputError, match="calibrate"):
         quantise_onnx(exported, target, [])
 

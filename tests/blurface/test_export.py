@@ -27,7 +27,7 @@ from blurface.quantise import quantise_onnx
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 from blurface.stage import DeblurStage
-from blurface.weights import save_model
+from blurface.weights import list_models, save_model
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -85,6 +85,12 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert parity.kernel < 1e-4
     assert parity.sizes == 6
     return path
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_packaged_model_can_be_exported(name: str, tmp_path: Path) -> None:
+    """With trained weights differences grow that random ones hide."""
+    assert export_onnx(create_restorer(name, precision="float32"), tmp_path / "net.onnx").restored < 1e-3
 
 
 def test_the_network_under_test_does_something() -> None:

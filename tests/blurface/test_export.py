@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from click.testing import CliRunner
 from PIL import Image
@@ -22,12 +23,14 @@ from blurface.errors import BlurfaceError, InputError, UnknownNameError, Weights
 from blurface.export import check_parity, export_onnx, export_openvino
 from blurface.exported import BackendRestorer, create_backend_restorer
 from blurface.gate import Gate
+from blurface.kernels.convolve import blur
+from blurface.kernels.gaussian_process import sample_kernels
 from blurface.networks import build_network
 from blurface.quantise import quantise_onnx
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 from blurface.stage import DeblurStage
-from blurface.weights import list_models, save_model
+from blurface.weights import FOLDER, list_models, model_digest, save_model
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -212,6 +215,27 @@ def test_eight_bits_stay_near(exported: Path, tmp_path: Path) -> None:
     assert psnr > 35
     with pytest.raises(InputError, match="calibrate"):
         quantise_onnx(exported, target, [])
+
+
+def test_the_packaged_eight_bits_belong_to_the_packaged_weights() -> None:
+    path = FOLDER / "fast.int8.onnx"
+    card = {prop.key: prop.value for prop in onnx.load(str(path)).metadata_props}
+    assert json.loads(card["blurface_fingerprint"])["weights"] == model_digest("fast")
+    stage = DeblurStage.from_pretrained("fast", backend="onnxruntime", precision="int8")
+    assert stage.gate == Gate.of_weights("fast")
+    photograph = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None] / 255
+    face = photograph[..., 36:192, 156:296]
+    psf = torch.from_numpy(sample_kernels(1, np.random.default_rng(3), valid_size=(12, 12), size=45))
+    blurry = blur(face, psf, margin=22)
+    few = stage.restorer.restore(blurry)
+    full = create_restorer("fast", precision="float32").restore(blurry)
+
+    def psnr(one: Tensor, other: Tensor) -> float:
+        return float(-10 * (one - other).square().mean().log10())
+
+    sharp = face[..., 22:-22, 22:-22]
+    assert psnr(few, full) > 38  # type: ignore[arg-type]
+    assert psnr(few, sharp) > psnr(blurry, sharp) + 3  # type: ignore[arg-type]
 
 
 def test_mistakes_are_told(exported: Path, tmp_path: Path) -> None:

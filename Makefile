@@ -59,7 +59,8 @@ lint: $(VENV)/.installed
 
 # The cheap and the telling first; what takes hours last. A run that was stopped goes on where it was.
 results: results-lfw results-facescrub results-plain results-tables results-edgeface results-verifiers \
-  results-linear results-linear-whole results-robustness results-int8 results-seeds results-times results-methods results-pages
+  results-linear results-linear-whole results-robustness results-int8 results-seeds results-times results-methods \
+  results-pages
 
 results-lfw: $(READY)
 	$(RUN) --pairs lfw $(NETWORKS) --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-mobilefacenet

@@ -21,7 +21,7 @@ class OnnxRuntimeBackend:
     """Run an exported ``.onnx`` file.
 
     All threads work on a small batch together; a large one is restored in parts, one thread a part,
-    which is up to twice as fast and needs less memory.
+    which is faster (docs/speed.md) and needs less memory.
 
     Parameters
     ----------

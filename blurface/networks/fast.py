@@ -274,14 +274,13 @@ class FastNet(nn.Module):
         residual, _, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
         image = y + residual
         result = Estimate([image], [], [], [])
-        kernel_net, step = self.kernel, self.loop
+        # The first stage is the network's own kernel net and pass.
+        stages = cast("list[Stage]", [self, *self.later])
         for index in range(self.loops if loops is None else loops):
-            if 1 <= index <= len(self.later):
-                stage = cast("Stage", self.later[index - 1])
-                kernel_net, step = stage.kernel, stage.loop
+            stage = stages[min(index, len(stages) - 1)]
             maps = problem.kernel_maps(image, edges, self.quotient)
             before = WINDOW * result.kernels[-1] if index else torch.zeros_like(maps[:, :1])
-            logits, factors = kernel_net(torch.cat([maps, before], 1), memory)
+            logits, factors = stage.kernel(torch.cat([maps, before], 1), memory)
             logits, factors = logits.float(), factors.float()
             estimate = functional.softmax(logits.flatten(1), 1).view_as(logits)
             result.logits.append(logits)
@@ -292,7 +291,7 @@ class FastNet(nn.Module):
             off_centre = own * centre_of_mass(estimate) if self.centring else None
             sharp, turned = problem.deconvolve(used, self.wiener[None] + factors[:, None, :], off_centre)
             result.deconvolved.append(sharp + 0.5)
-            outputs, memory = step(torch.cat([y - 0.5, sharp, turned], 1), memory)
+            outputs, memory = stage.loop(torch.cat([y - 0.5, sharp, turned], 1), memory)
             residual, gate, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
             image = y + torch.sigmoid(gate) * (result.deconvolved[-1][:, :3] - y) + residual
             result.images.append(image)

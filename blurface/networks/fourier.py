@@ -147,7 +147,7 @@ def forward_transform(image: Tensor, size: tuple[int, int], *, matrix: bool) -> 
         torch.arange(image.shape[-1], device=device), torch.arange(width // 2 + 1, device=device), width
     )
     down = _table(torch.arange(height, device=device), torch.arange(image.shape[-2], device=device), height)
-    # Few large products: runtimes take them faster than many small ones.
+    # Few large products: OpenVINO takes them faster than many small ones.
     products = torch.cat(down) @ (image @ torch.cat(across, 1))
     cosine, sine = products.chunk(2, -2)
     # exp(-i t) = cos t - i sin t, in both directions

@@ -26,7 +26,7 @@ from blurface.gate import Gate
 from blurface.kernels.convolve import blur
 from blurface.kernels.gaussian_process import sample_kernels
 from blurface.networks import build_network
-from blurface.quantise import quantise_onnx
+from blurface.quantise import mean_psnr, quantise_onnx
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 from blurface.stage import DeblurStage
@@ -229,13 +229,9 @@ def test_the_packaged_eight_bits_belong_to_the_packaged_weights() -> None:
     blurry = blur(face, psf, margin=22)
     few = stage.restorer.restore(blurry)
     full = create_restorer("fast", precision="float32").restore(blurry)
-
-    def psnr(one: Tensor, other: Tensor) -> float:
-        return float(-10 * (one - other).square().mean().log10())
-
     sharp = face[..., 22:-22, 22:-22]
-    assert psnr(few, full) > 38  # type: ignore[arg-type]
-    assert psnr(few, sharp) > psnr(blurry, sharp) + 3  # type: ignore[arg-type]
+    assert mean_psnr(few, full) > 38  # type: ignore[arg-type]
+    assert mean_psnr(few, sharp) > mean_psnr(blurry, sharp) + 3  # type: ignore[arg-type]
 
 
 def test_mistakes_are_told(exported: Path, tmp_path: Path) -> None:

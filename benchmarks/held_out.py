@@ -43,6 +43,7 @@ CONDITIONS = {
     "5 to 12 pixels": replace(PLAIN, valid_size=(5, 12)),
     "12 to 21 pixels": replace(PLAIN, valid_size=(12, 21)),
     "21 to 31 pixels": replace(PLAIN, valid_size=(21, 31)),
+    "trajectories with a tremor": replace(PLAIN, tremor=1),
     "varying: two kernels blended across the face": replace(PLAIN, varying=1),
     "straight lines": replace(PLAIN, linear=1),
     "defocus": replace(PLAIN, defocus=1),

@@ -23,6 +23,9 @@ STEP = 0.01
 LENGTH_SCALE = 0.3
 SIGMA = 0.25
 
+TREMOR_SCALE = 0.06
+"""Length scale of a hand's tremor, a fifth of the trajectory's."""
+
 
 def matern52(
     lag: NDArray[np.float64], length_scale: float = LENGTH_SCALE, sigma: float = SIGMA
@@ -148,8 +151,39 @@ def sample_paths(
     wanted = rng.uniform(*valid_size, size=count)
     # A pixel of the bounding box is the pixel itself: a single point has size 1.
     paths *= (np.maximum(wanted - 1, 0) / np.maximum(extent, 1e-9))[:, None, None]
+    return _centred(paths)
+
+
+def add_tremor(
+    paths: NDArray[np.float64], amplitudes: NDArray[np.float64], rng: np.random.Generator
+) -> NDArray[np.float64]:
+    """Trajectories with a fast small movement on top, as a hand's tremor draws them.
+
+    A sample of the same process with a fifth of the length scale; measured camera shake is jagged
+    where single samples of eq. 4 are smooth.
+
+    Parameters
+    ----------
+    paths : ndarray
+        (N, T, 2) in pixels.
+    amplitudes : ndarray
+        (N,) standard deviation of the tremor in pixels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray
+        (N, T, 2); the mean of each trajectory is zero.
+    """
+    count, samples, _ = paths.shape
+    shaking = trajectories(count, rng, samples=samples, length_scale=TREMOR_SCALE) / SIGMA
+    return _centred(paths + amplitudes[:, None, None] * shaking)
+
+
+def _centred(paths: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Paths moved so that their kernels' centres of mass are in the middle."""
     # Equal times carry equal mass; the ends of the polyline count half.
-    weights = np.ones(samples)
+    weights = np.ones(paths.shape[1])
     weights[[0, -1]] = 0.5
     centred: NDArray[np.float64] = paths - (weights @ paths / weights.sum())[:, None, :]
     return centred

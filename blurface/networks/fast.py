@@ -23,7 +23,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -212,20 +212,6 @@ class FastNet(nn.Module):
         self.quotient = nn.Parameter(torch.tensor([-3.0, 0.0]))
         self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
 
-    def load_state_dict(
-        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
-    ) -> Any:
-        """As of any module; where the state has fewer stages, its last one serves those beyond."""
-        known = {int(key.split(".")[1]) for key in state_dict if key.startswith("later.")}
-        complete = dict(state_dict)
-        for index in range(len(known), len(self.later)):
-            for part in ("kernel", "loop"):
-                source = f"later.{index - 1}.{part}." if index else f"{part}."
-                for key, value in list(complete.items()):
-                    if key.startswith(source):
-                        complete[f"later.{index}.{part}.{key[len(source) :]}"] = value
-        return super().load_state_dict(complete, strict, assign)
-
     def forward(self, x: Tensor, return_kernel: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         """Restore a batch.
 
@@ -301,6 +287,26 @@ class FastNet(nn.Module):
                 deconvolved=[d[..., :height, :width] for d in result.deconvolved],
             )
         return result
+
+
+def share_stages(state: Mapping[str, Tensor], stages: int) -> dict[str, Tensor]:
+    """A :class:`FastNet`'s state for a network of more stages: its last one serves those beyond.
+
+    Parameters
+    ----------
+    state : mapping
+        State dictionary of a network of any number of stages.
+    stages : int
+        Of the network to load it; the state's own where that has more.
+    """
+    complete = dict(state)
+    known = len({key.split(".")[1] for key in state if key.startswith("later.")})
+    for index in range(known, stages - 1):
+        for part in ("kernel", "loop"):
+            source = f"later.{index - 1}.{part}." if index else f"{part}."
+            for key in [key for key in complete if key.startswith(source)]:
+                complete[f"later.{index}.{part}.{key[len(source) :]}"] = complete[key]
+    return complete
 
 
 class _Problem:

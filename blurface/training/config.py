@@ -122,6 +122,8 @@ class TrainConfig:
     teacher_network : str
         Model to distil from, packaged or a ``.safetensors`` file; ``loss.distilled`` is its weight.
         Empty: none.
+    weights_type : {"float32", "float16"}
+        In which the finished weights are written; either is computed with in float32.
     """
 
     name: str
@@ -138,6 +140,7 @@ class TrainConfig:
     sample_every: int = 1_000
     checkpoint_every: int = 250
     teacher_network: str = ""
+    weights_type: str = "float32"
 
 
 _KINDS: dict[str, tuple[type[Any], ...]] = {
@@ -153,12 +156,18 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("steps", "batch_size", "held_out"), (1, _INFINITE)),
     **dict.fromkeys(("validate_every", "sample_every", "checkpoint_every"), (1, _INFINITE)),
     **dict.fromkeys(("seed", "warmup", "decay", "halve_on_plateau", "lr", "adam_lr", "clip"), (0, _INFINITE)),
-    **dict.fromkeys(("small", "linear", "defocus", "sharp", "varying", "off_centre", "replicate"), (0, 1)),
+    **dict.fromkeys(
+        ("small", "tremor", "linear", "defocus", "sharp", "varying", "off_centre", "replicate"), (0, 1)
+    ),
     **dict.fromkeys(("jpeg", "ema", "facial_share"), (0, 1)),
     **dict.fromkeys(("noise", "exponential", "kernel_sigma"), (0, _INFINITE)),
 }
 """Least and greatest value of numbers, by name."""
-_CHOICES = {"optimiser": ("muon", "adamw", "rmsprop"), "pixel": ("charbonnier", "l2")}
+_CHOICES = {
+    "optimiser": ("muon", "adamw", "rmsprop"),
+    "pixel": ("charbonnier", "l2"),
+    "weights_type": ("float32", "float16"),
+}
 _POINTS = ("loops", "teacher", "facial")
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from ..errors import BlurfaceError, WeightsError
 from ..networks import build_network
-from ..networks.fast import Estimate, FastNet
+from ..networks.fast import Estimate, FastNet, share_stages
 from ..weights import bf16_is_fast, load_model, save_model
 from .config import TrainConfig, as_dict
 from .losses import Embed, restoration_loss
@@ -372,6 +372,8 @@ class Trainer:
     def start_from(self, model: str | Path) -> None:
         """Take finished weights and start the schedule anew.
 
+        A network of more stages than theirs starts with their last one in each of those beyond.
+
         Parameters
         ----------
         model : str or Path
@@ -392,6 +394,8 @@ class Trainer:
             with self._explained(path):
                 state = self._checkpoint(path)["average"]
         with self._explained(path):
+            if isinstance(self.network, FastNet):
+                state = share_stages(state, 1 + len(self.network.later))
             for network in (self.network, self.average):
                 network.load_state_dict(state)
 
@@ -428,7 +432,9 @@ class Trainer:
             "faces": faces,
             "seconds": round(self.seconds),
         }
-        save_model(path, self.average.state_dict(), self.config.network, options, account | (note or {}))
+        kind: torch.dtype = getattr(torch, self.config.weights_type)
+        state = {key: value.to(kind) for key, value in self.average.state_dict().items()}
+        save_model(path, state, self.config.network, options, account | (note or {}))
 
     def _log(self, row: dict[str, float]) -> None:
         if self.group.rank:

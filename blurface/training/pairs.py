@@ -19,13 +19,16 @@ from torch.nn import functional
 from ..errors import InputError
 from ..kernels.convolve import blur
 from ..kernels.defocus import defocus_psf
-from ..kernels.gaussian_process import render, sample_paths
+from ..kernels.gaussian_process import add_tremor, render, sample_paths
 from .pack import FACE, Faces
 
 WINDOW = 44
 """Kernels are drawn on 45 x 45 and handed over as the 44 x 44 offsets -22 .. 21."""
 
 RENDER = 45
+
+TREMOR = 1.5
+"""Largest standard deviation of a tremor in pixels."""
 
 GROUP = 8
 """Pairs that share a random generator."""
@@ -41,6 +44,8 @@ class Degradation:
         Extent of a kernel in pixels.
     small : float
         Share of kernels whose extent is drawn from the lower half of the range.
+    tremor : float
+        Share of trajectories with a tremor of up to :data:`TREMOR` pixels on top.
     linear, defocus, sharp : float
         Shares of straight motion, defocus and no blur; the rest are trajectories.
     varying : float
@@ -57,6 +62,7 @@ class Degradation:
 
     valid_size: tuple[float, float] = (5.0, 31.0)
     small: float = 0.2
+    tremor: float = 0.0
     linear: float = 0.06
     defocus: float = 0.04
     sharp: float = 0.08
@@ -106,6 +112,9 @@ def draw_kernels(count: int, rng: np.random.Generator, settings: Degradation) ->
     extent[small] = rng.uniform(low, (low + high) / 2, int(small.sum()))
     kind = rng.random(count)
     paths = sample_paths(count, rng, valid_size=(2, 2)) * (extent - 1)[:, None, None]
+    if settings.tremor:  # kernels without are those of earlier runs, number by number
+        amplitudes = rng.uniform(0, TREMOR, count) * (rng.random(count) < settings.tremor)
+        paths = add_tremor(paths, amplitudes, rng)
     for index in np.flatnonzero(kind < settings.linear):
         angle = rng.uniform(0, 180)
         while is_evaluation_line(extent[index], angle):

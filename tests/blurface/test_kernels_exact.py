@@ -33,7 +33,11 @@ from blurface.kernels.defocus import defocus_psf
 from blurface.kernels.files import LEVIN_SIZES, read_kernels
 from blurface.kernels.gaussian_process import (
     MAX_COUNT,
+    STEP,
+    TREMOR_SCALE,
+    add_tremor,
     gp_set,
+    matern52,
     render,
     sample_kernels,
     sample_paths,
@@ -317,6 +321,22 @@ def test_trajectories_are_resampled_scaled_and_centred() -> None:
         path *= (wanted[number] - 1) / np.ptp(path, axis=0).max()
         path -= np.average(path, axis=0, weights=weights)
         np.testing.assert_allclose(paths[number], path, atol=1e-9)
+
+
+def test_a_tremor_has_the_variance_of_its_process() -> None:
+    """Of a stationary process, E (z(t + lag) - z(t))^2 = 2 (k(0) - k(lag)), wherever its mean lies."""
+    amplitudes = np.full(4_000, 0.8)
+    shaken = add_tremor(np.zeros((4_000, 101, 2)), amplitudes, np.random.default_rng(0))
+    for samples in (1, 5, 20):
+        lag = np.array([0, samples * STEP])
+        none, apart = matern52(lag, TREMOR_SCALE, 0.8)
+        measured = np.square(shaken[:, samples:] - shaken[:, :-samples]).mean()
+        assert measured == pytest.approx(2 * (none - apart), rel=0.02)
+    weights = np.ones(101)
+    weights[[0, -1]] = 0.5
+    np.testing.assert_allclose(weights @ shaken, 0, atol=1e-9)
+    path = sample_paths(1, np.random.default_rng(1))
+    np.testing.assert_allclose(add_tremor(path, np.zeros(1), np.random.default_rng(0)), path, atol=1e-12)
 
 
 def test_a_whole_trajectory_reaches_its_end() -> None:

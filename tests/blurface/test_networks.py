@@ -19,7 +19,7 @@ from blurface.kernels.convolve import blur
 from blurface.kernels.gaussian_process import sample_kernels
 from blurface.networks import build_network, deepdeblur
 from blurface.networks.deepdeblur import DeepDeblurNet, Inception, SameConv
-from blurface.networks.fast import WINDOW, FastNet, _Problem, centre_of_mass
+from blurface.networks.fast import WINDOW, FastNet, _Problem, centre_of_mass, share_stages
 from blurface.networks.fourier import (
     Spectrum,
     forward_transform,
@@ -213,7 +213,7 @@ def test_stages_start_from_shared_weights_and_then_differ() -> None:
     for module in shared.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.normal_(module.weight, std=0.1)
-    own.load_state_dict(shared.state_dict())
+    own.load_state_dict(share_stages(shared.state_dict(), 3))
     x = faces_like(1, 48, 40)
     with torch.no_grad():
         before, after = shared.estimate(x), own.estimate(x)
@@ -225,11 +225,10 @@ def test_stages_start_from_shared_weights_and_then_differ() -> None:
     same = [torch.equal(one, other) for one, other in zip(after.logits, changed.logits)]
     assert same == [True, True, False, False]
     state = own.state_dict()
-    again = FastNet(**sizes, stages=3)
-    again.load_state_dict(state)
-    assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
-    with pytest.raises(RuntimeError, match=r"later\.1"):
-        FastNet(**sizes, stages=2).load_state_dict(state)
+    assert all(value is state[key] for key, value in share_stages(state, 3).items())
+    for wrong in (2, 4):  # nothing is filled in silently
+        with pytest.raises(RuntimeError, match=r"later\.[12]"):
+            FastNet(**sizes, stages=wrong).load_state_dict(state)
 
 
 def test_an_estimated_kernel_is_moved_towards_the_middle_and_a_true_one_is_not() -> None:

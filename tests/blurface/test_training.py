@@ -9,6 +9,7 @@ import struct
 import subprocess
 import sys
 import tarfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
 from torch.nn import functional
 
 from blurface.errors import BlurfaceError, DataError, WeightsError
@@ -37,7 +39,7 @@ from blurface.training.pairs import (
     make_pairs,
 )
 from blurface.training.sources import read_faces
-from blurface.weights import save_model
+from blurface.weights import load_model, save_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -227,6 +229,19 @@ def test_kernels_follow_the_settings() -> None:
     assert np.abs(kernels.sum(1) @ axis).max() < 1e-3
 
 
+def test_a_tremor_is_drawn_where_it_is_asked_for() -> None:
+    plain = Degradation(sharp=0, linear=0, defocus=0, off_centre=0, valid_size=(14, 14))
+    smooth, none, shaken, half = (
+        draw_kernels(300, np.random.default_rng(0), replace(plain, tremor=share))
+        for share in (0.0, 1e-9, 1.0, 0.5)
+    )
+    np.testing.assert_allclose(none, smooth, atol=1e-6)
+    changed = np.abs(half - smooth).max((1, 2)) > 1e-4
+    assert 0.4 < changed.mean() < 0.6
+    axis = np.arange(RENDER) - RENDER // 2
+    assert np.abs(shaken.sum(1) @ axis).max() < 1e-3
+
+
 def test_evaluation_kernels_never_come_up() -> None:
     assert is_evaluation_line(15, 45)
     assert is_evaluation_line(15.5, 225)
@@ -246,7 +261,10 @@ def test_evaluation_kernels_never_come_up() -> None:
 def test_levin_s_kernels_never_come_up(shared: Path) -> None:
     from blurface.kernels import create_kernel_set
 
-    kernels = draw_kernels(3_000, np.random.default_rng(0), Degradation()).reshape(3_000, -1)
+    rng = np.random.default_rng(0)
+    kernels = np.concatenate(
+        [draw_kernels(3_000, rng, Degradation(tremor=share)).reshape(3_000, -1) for share in (0, 1)]
+    )
     kernels /= np.linalg.norm(kernels, axis=1, keepdims=True)
     for kernel in create_kernel_set("levin8", data_root=shared / "data").centred("mass").kernels:
         pad = (RENDER - kernel.size) // 2
@@ -326,6 +344,34 @@ def test_published_weights_are_a_start(tmp_path: Path) -> None:
     other = Trainer(small_config(network="plain", network_options={}), faces, tmp_path / "other")
     with pytest.raises(WeightsError, match=r"small\.safetensors .* belongs to another network than 'plain'"):
         other.start_from(tmp_path / "first" / "small.safetensors")
+
+
+def test_shared_weights_are_a_start_for_more_stages(tmp_path: Path) -> None:
+    faces = some_faces()
+    config = small_config()
+    first = Trainer(config, faces, tmp_path / "first")
+    list(first.run())
+    own = small_config(network_options=config.network_options | {"stages": 2})
+    second = Trainer(own, faces, tmp_path / "second")
+    second.start_from(tmp_path / "first" / "small.safetensors")
+    state, before = second.network.state_dict(), first.average.state_dict()
+    for key in [key for key in state if key.startswith("later.0.")]:
+        torch.testing.assert_close(state[key], before[key.removeprefix("later.0.")], atol=0, rtol=0)
+
+
+def test_weights_may_be_written_in_half_precision(tmp_path: Path) -> None:
+    sizes = []
+    for kind in ("float32", "float16"):
+        trainer = Trainer(small_config(weights_type=kind), some_faces(), tmp_path / kind)
+        trainer.publish(tmp_path / f"{kind}.safetensors")
+        sizes.append((tmp_path / f"{kind}.safetensors").stat().st_size)
+        loaded, _ = load_model(tmp_path / f"{kind}.safetensors")
+        for ours, theirs in zip(loaded.parameters(), trainer.average.parameters(), strict=True):
+            assert ours.dtype == torch.float32
+            torch.testing.assert_close(ours, theirs, atol=1e-7, rtol=0 if kind == "float32" else 2**-11)
+    with safe_open(tmp_path / "float16.safetensors", framework="pt") as file:
+        assert {file.get_tensor(key).dtype for key in file.keys()} == {torch.float16}  # noqa: SIM118
+    assert sizes[1] < 0.75 * sizes[0]  # the header is a good part of a small network's file
 
 
 def test_a_teacher_is_learned_from(tmp_path: Path) -> None:
@@ -461,6 +507,9 @@ def test_configuration_mistakes_are_named(tmp_path: Path) -> None:
     path = tmp_path / "bad.toml"
     path.write_text('name = "x"\nnetwork = "fast"\ndata = []\n[schedule]\nstep = 3\n')
     with pytest.raises(BlurfaceError, match="'step' is no setting"):
+        read_config(path)
+    path.write_text('name = "x"\nnetwork = "fast"\ndata = []\nweights_type = "int8"\n')
+    with pytest.raises(BlurfaceError, match=r"weights_type is 'int8'. Known: float32, float16"):
         read_config(path)
     path.write_text('name = "x"\n')
     with pytest.raises(BlurfaceError, match="network, data must be set"):

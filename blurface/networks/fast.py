@@ -176,6 +176,9 @@ class FastNet(nn.Module):
     centring : float
         Share of the way from an estimated kernel's centre of mass to the middle by which it is moved;
         [0, 1].
+    reblurred : bool
+        In the last stage's loops, continue the blurry picture beyond its borders as the current estimate,
+        blurred with the current kernel, goes on; otherwise by a ramp alone.
     matrix_fourier : bool
         Transforms as matrix products (for export) instead of FFTs.
 
@@ -196,11 +199,13 @@ class FastNet(nn.Module):
         loops: int = 2,
         stages: int = 1,
         centring: float = 0.0,
+        reblurred: bool = False,
         matrix_fourier: bool = False,
     ) -> None:
         super().__init__()
         self.loops = loops
         self.centring = centring
+        self.reblurred = reblurred
         self.matrix_fourier = matrix_fourier
         self.first = Pass(3, 0, width, deep, (1, 2, 1))
         self.loop = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1))
@@ -275,7 +280,12 @@ class FastNet(nn.Module):
             # A true kernel lies where it should.
             own = self.centring if blend is None else self.centring * (1 - blend[:, :, 0, 0])
             off_centre = own * centre_of_mass(estimate) if self.centring else None
-            sharp, turned = problem.deconvolve(used, self.wiener[None] + factors[:, None, :], off_centre)
+            sharp, turned = problem.deconvolve(
+                used,
+                self.wiener[None] + factors[:, None, :],
+                off_centre,
+                image if self.reblurred and stage is stages[-1] else None,
+            )
             result.deconvolved.append(sharp + 0.5)
             outputs, memory = stage.loop(torch.cat([y - 0.5, sharp, turned], 1), memory)
             residual, gate, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
@@ -351,11 +361,16 @@ class _Problem:
         return torch.cat([_unit_scale(quotient), self.correlations], 1)
 
     def deconvolve(
-        self, kernel: Tensor, log_regularisers: Tensor, off_centre: Tensor | None
+        self,
+        kernel: Tensor,
+        log_regularisers: Tensor,
+        off_centre: Tensor | None,
+        estimate: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Wiener images less 0.5 under two regularisers (N, 6, H, W); a grey one with the turned kernel.
 
         ``off_centre`` (N, 2): by so many rows and columns the kernel is moved back, exactly.
+        ``estimate`` (N, 3, H, W): sharp, to continue the blurry picture by.
         """
         # offsets start at -22: the shift brings offset 0 to the origin
         transfer = self.shift.times(forward_transform(kernel, self.size, matrix=self.matrix))
@@ -363,12 +378,26 @@ class _Problem:
             transfer = transfer.times(phase_ramp(self.size, off_centre, matrix=self.matrix))
         weights = log_regularisers.exp()[:, :, :, None, None]
         inverse = 1 / (transfer.power() + weights[:, :, 0] * self.energy + weights[:, :, 1])
-        straight = transfer.conj_times(self.blurry)
+        blurry = self.blurry if estimate is None else self._continued(estimate, transfer)
+        straight = transfer.conj_times(blurry)
         turned = transfer.times(self.grey)
         first, second = inverse.split_with_sizes((1, 1), 1)
         stacked = straight.scaled(first).joined(straight.scaled(second), turned.scaled(second))
         sharp, grey = inverse_transform(stacked, self.size, self.shape).split_with_sizes((6, 1), 1)
         return sharp, grey
+
+    def _continued(self, estimate: Tensor, transfer: Spectrum) -> Spectrum:
+        """Spectrum of the blurry picture, continued by a sharp estimate blurred.
+
+        Blur carries in what lies up to half a kernel beyond the border: a guess that agrees with the kernel
+        leaves the inside less to explain than a ramp does.
+        """
+        height, width = self.shape
+        sharp = forward_transform(_continue(estimate - 0.5, self.size), self.size, matrix=self.matrix)
+        outside = inverse_transform(sharp.times(transfer), self.size, self.size)
+        above = torch.cat([self.y - 0.5, outside[..., :height, width:]], -1)
+        whole = torch.cat([above, outside[..., height:, :]], -2)
+        return forward_transform(whole, self.size, matrix=self.matrix)
 
 
 def _constants(size: tuple[int, int], device: torch.device, matrix: bool) -> tuple[Tensor, Spectrum]:

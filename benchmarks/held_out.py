@@ -14,6 +14,7 @@ falls. An identical picture counts 100 dB. The first condition is the mixture on
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,9 +24,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blurface.restorers import create_restorer
-from blurface.training.config import read_config
+from blurface.training.config import TrainConfig, read_config
 from blurface.training.loop import split_by_identity
-from blurface.training.pairs import Degradation, make_pairs
+from blurface.training.pack import Faces
+from blurface.training.pairs import Batch, Degradation, make_pairs
 from blurface.training.sources import read_faces
 from protocols.degradation import from_bytes, to_bytes
 from protocols.quality import psnr
@@ -58,17 +60,38 @@ CONDITIONS = {
 BATCH = 20
 
 
-def main() -> None:
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """What every measurement on the held-out faces is told."""
     parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True, help="packed training faces (blurface data pack)")
     parser.add_argument("--config", type=Path, default=Path("configs/fast.toml"))
+    parser.add_argument("--out", type=Path, help="CSV to write")
+    return parser
+
+
+def held_out_faces(config: TrainConfig, data: Path) -> Faces:
+    """The faces that ``blurface train`` with this configuration holds out."""
+    return split_by_identity(read_faces([data]), config.held_out, config.seed)[1]
+
+
+def held_out_pairs(
+    faces: Faces, settings: Degradation, seed: int, *, replicate: bool = False
+) -> Iterator[Batch]:
+    """Every face once, blurred with the same kernels whoever asks."""
+    for start in range(0, len(faces), BATCH):
+        index = np.arange(start, min(start + BATCH, len(faces)))
+        rng = np.random.default_rng([seed, 5, start])
+        yield make_pairs(faces, index, rng, settings, replicate=replicate, augment=False)
+
+
+def main() -> None:
+    parser = arguments(__doc__)
     parser.add_argument("--weights", help="a .safetensors file instead of the packaged one")
     parser.add_argument("--verifier", default="mobilefacenet")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes")
     parser.add_argument("--only", type=int, help="so many of the conditions")
-    parser.add_argument("--out", type=Path, help="CSV to write")
     given = parser.parse_args()
 
     config = read_config(given.config)
@@ -79,16 +102,13 @@ def main() -> None:
         kind = type(getattr(restorer.module, name))  # type: ignore[attr-defined]
         setattr(restorer.module, name, kind(value))  # type: ignore[attr-defined]
     embedder = create_embedder(given.verifier)
-    _, faces = split_by_identity(read_faces([given.data]), config.held_out, config.seed)
+    faces = held_out_faces(config, given.data)
     rows = []
     conditions = {MIXTURE: config.degradation} | CONDITIONS
     for name, settings in list(conditions.items())[: given.only]:
         columns: dict[str, list[NDArray[np.float64]]] = {}
-        for start in range(0, len(faces), BATCH):
-            index = np.arange(start, min(start + BATCH, len(faces)))
-            rng = np.random.default_rng([config.seed, 5, start])
-            replicate = name != MIXTURE and settings.replicate > 0  # as the trainer watches it
-            pairs = make_pairs(faces, index, rng, settings, replicate=replicate, augment=False)
+        replicate = name != MIXTURE and settings.replicate > 0  # as the trainer watches it
+        for pairs in held_out_pairs(faces, settings, config.seed, replicate=replicate):
             restored = restorer.restore(pairs.blurry)
             assert isinstance(restored, Tensor)
             sharp, target = to_bytes(pairs.sharp), embedder.embed(pairs.sharp)

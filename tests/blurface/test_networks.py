@@ -262,6 +262,9 @@ def test_stages_start_from_shared_weights_and_then_differ() -> None:
     assert same == [True, True, False, False]
     state = own.state_dict()
     assert all(value is state[key] for key, value in share_stages(state, 3).items())
+    again = FastNet(**sizes, stages=3)
+    again.load_state_dict(state)
+    assert all(torch.equal(value, state[key]) for key, value in again.state_dict().items())
     for wrong in (2, 4):  # nothing is filled in silently
         with pytest.raises(RuntimeError, match=r"later\.[12]"):
             FastNet(**sizes, stages=wrong).load_state_dict(state)

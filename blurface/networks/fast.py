@@ -21,7 +21,8 @@ time.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import NamedTuple, cast
 
@@ -133,11 +134,11 @@ class Pass(nn.Module):
 class KernelNet(nn.Module):
     """Quotients and autocorrelations in, a kernel out."""
 
-    def __init__(self, maps: int, memory: int, width: int, deep: int) -> None:
+    def __init__(self, maps: int, memory: int, width: int, deep: int, blocks: tuple[int, int, int]) -> None:
         super().__init__()
         self.entry = nn.Conv2d(4 * maps, width, 3, padding=1)
         self.context = nn.Linear(memory, deep)
-        self.net = UNet(width, deep, 1, 2, 1)
+        self.net = UNet(width, deep, *blocks)
         self.head = nn.Conv2d(width, 4, 3, padding=1)
         self.factors = nn.Linear(deep, 2)
         nn.init.zeros_(self.factors.weight)
@@ -169,6 +170,8 @@ class FastNet(nn.Module):
         Channels at a quarter and an eighth of the resolution.
     kernel_width, kernel_deep : int
         Channels of the kernel nets at 22 x 22 and 11 x 11.
+    kernel_blocks : three ints
+        Residual blocks of the kernel nets at 22 x 22, at 11 x 11 and at 22 x 22 again.
     loops : int
         How often the kernel is estimated and the face restored with it.
     stages : int
@@ -176,9 +179,9 @@ class FastNet(nn.Module):
     centring : float
         Share of the way from an estimated kernel's centre of mass to the middle by which it is moved;
         [0, 1].
-    reblurred : bool
-        In the last stage's loops, continue the blurry picture beyond its borders as the current estimate,
-        blurred with the current kernel, goes on; otherwise by a ramp alone.
+    reblurred : int
+        In the loops of so many last stages, continue the blurry picture beyond its borders as the current
+        estimate, blurred with the current kernel, goes on; in those before by a ramp alone.
     matrix_fourier : bool
         Transforms as matrix products (for export) instead of FFTs.
 
@@ -196,20 +199,23 @@ class FastNet(nn.Module):
         deep: int = 128,
         kernel_width: int = 48,
         kernel_deep: int = 96,
+        kernel_blocks: Sequence[int] = (1, 2, 1),
         loops: int = 2,
         stages: int = 1,
         centring: float = 0.0,
-        reblurred: bool = False,
+        reblurred: int = 0,
         matrix_fourier: bool = False,
     ) -> None:
         super().__init__()
+        before, below, after = kernel_blocks
         self.loops = loops
         self.centring = centring
-        self.reblurred = reblurred
+        # Packaged weights of the fourth run hold the word.
+        self.reblurred = 1 if reblurred == "true" else reblurred  # type: ignore[comparison-overlap]
         self.matrix_fourier = matrix_fourier
         self.first = Pass(3, 0, width, deep, (1, 2, 1))
         self.loop = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1))
-        self.kernel = KernelNet(5, width, kernel_width, kernel_deep)
+        self.kernel = KernelNet(5, width, kernel_width, kernel_deep, (before, below, after))
         self.later = nn.ModuleList(Stage(self.kernel, self.loop) for _ in range(stages - 1))
         # log of (gradient, constant) regularisers of the two Wiener images
         self.wiener = nn.Parameter(torch.tensor([[-5.5, -7.0], [-3.5, -6.0]]))
@@ -284,7 +290,7 @@ class FastNet(nn.Module):
                 used,
                 self.wiener[None] + factors[:, None, :],
                 off_centre,
-                image if self.reblurred and stage is stages[-1] else None,
+                image if min(index, len(stages) - 1) >= len(stages) - self.reblurred else None,
             )
             result.deconvolved.append(sharp + 0.5)
             outputs, memory = stage.loop(torch.cat([y - 0.5, sharp, turned], 1), memory)
@@ -299,23 +305,31 @@ class FastNet(nn.Module):
         return result
 
 
-def share_stages(state: Mapping[str, Tensor], stages: int) -> dict[str, Tensor]:
-    """A :class:`FastNet`'s state for a network of more stages: its last one serves those beyond.
+def grow_state(state: Mapping[str, Tensor], network: FastNet) -> dict[str, Tensor]:
+    """A smaller :class:`FastNet`'s state completed for a larger one, which then does the same.
 
     Parameters
     ----------
     state : mapping
-        State dictionary of a network of any number of stages.
-    stages : int
-        Of the network to load it; the state's own where that has more.
+        State dictionary of a network with fewer stages, or with fewer blocks in its kernel nets.
+    network : FastNet
+        The larger network as it was made: its last convolutions of residual blocks are zero.
+
+    Returns
+    -------
+    dict
+        The last stage serves those beyond; additional residual blocks are the network's own.
     """
     complete = dict(state)
     known = len({key.split(".")[1] for key in state if key.startswith("later.")})
-    for index in range(known, stages - 1):
+    for index in range(known, len(network.later)):
         for part in ("kernel", "loop"):
             source = f"later.{index - 1}.{part}." if index else f"{part}."
             for key in [key for key in complete if key.startswith(source)]:
                 complete[f"later.{index}.{part}.{key[len(source) :]}"] = complete[key]
+    for key, value in network.state_dict().items():
+        if re.search(r"kernel\.net\.(before|below|after)\.\d+\.", key):
+            complete.setdefault(key, value)
     return complete
 
 
@@ -401,7 +415,9 @@ class _Problem:
 
 
 def _constants(size: tuple[int, int], device: torch.device, matrix: bool) -> tuple[Tensor, Spectrum]:
-    return gradient_energy(size, device), shift_spectrum(size, WINDOW // 2, device, matrix=matrix)
+    return gradient_energy(size, device, matrix=matrix), shift_spectrum(
+        size, WINDOW // 2, device, matrix=matrix
+    )
 
 
 @lru_cache(maxsize=16)

@@ -1,8 +1,12 @@
 """Two-dimensional real Fourier transforms in two equal forms.
 
-One network body serves both: the FFT with complex tensors (fast, for PyTorch), and two matrix
-products with cosine and sine tables built from the sizes inside the graph, with pairs of real
-tensors (for ONNX and OpenVINO, whose runtimes have no complex ones).
+One network body serves both: the FFT with complex tensors (fast, for PyTorch), and matrix products with
+cosine and sine tables built from the sizes inside the graph, with pairs of real tensors (for ONNX and
+OpenVINO, whose runtimes have no complex ones).
+
+The products down the columns need half of the terms: at the frequencies k and -k a cosine is the same and
+a sine changes its sign. So the second form has its rows in an order of its own (:func:`row_frequencies`),
+on which nothing that a spectrum is used for depends.
 """
 
 from __future__ import annotations
@@ -137,8 +141,17 @@ def _table(rows: Tensor, columns: Tensor, period: int | Tensor) -> tuple[Tensor,
     return turned.cos(), turned.sin()
 
 
+def row_frequencies(height: int, device: torch.device, *, matrix: bool) -> Tensor:
+    """Of a spectrum's rows: 0 .. H - 1; as matrices 0 .. H / 2, then H - 1 and down, the opposites of 1 on."""
+    rows = torch.arange(height, device=device)
+    if not matrix:
+        return rows
+    half = height // 2
+    return torch.cat([rows[: half + 1], height - rows[1:half]])
+
+
 def forward_transform(image: Tensor, size: tuple[int, int], *, matrix: bool) -> Spectrum:
-    """Transform of an image, padded with zeros after its last row and column to ``size`` (W even)."""
+    """Transform of an image, padded with zeros after its last row and column to ``size`` (H and W even)."""
     if not matrix:
         return Complex(torch.fft.rfft2(image, s=size))
     height, width = size
@@ -146,17 +159,22 @@ def forward_transform(image: Tensor, size: tuple[int, int], *, matrix: bool) -> 
     across = _table(
         torch.arange(image.shape[-1], device=device), torch.arange(width // 2 + 1, device=device), width
     )
-    down = _table(torch.arange(height, device=device), torch.arange(image.shape[-2], device=device), height)
+    half = torch.arange(height // 2 + 1, device=device)
+    down = _table(half, torch.arange(image.shape[-2], device=device), height)
     # Few large products: OpenVINO takes them faster than many small ones.
     products = torch.cat(down) @ (image @ torch.cat(across, 1))
     cosine, sine = products.chunk(2, -2)
     # exp(-i t) = cos t - i sin t, in both directions
     (cc, cs), (sc, ss) = cosine.chunk(2, -1), sine.chunk(2, -1)
-    return Pair(cc - ss, -(cs + sc))
+    inner = slice(1, height // 2)
+    return Pair(
+        torch.cat([cc - ss, (cc + ss)[..., inner, :]], -2),
+        torch.cat([-(cs + sc), (sc - cs)[..., inner, :]], -2),
+    )
 
 
 def inverse_transform(spectrum: Spectrum, size: tuple[int, int], cut: tuple[int, int]) -> Tensor:
-    """First ``cut`` rows and columns of the real image of ``size`` (W even) with this half spectrum."""
+    """First ``cut`` rows and columns of the real image of ``size`` (H and W even) with this half spectrum."""
     height, width = size
     if isinstance(spectrum, Complex):
         # The rows that are cut away need no second transform.
@@ -164,20 +182,27 @@ def inverse_transform(spectrum: Spectrum, size: tuple[int, int], cut: tuple[int,
         image: Tensor = torch.fft.irfft(rows, width)
         return image[..., : cut[1]]
     device = spectrum.real.device
-    down = torch.cat(_table(torch.arange(cut[0], device=device), torch.arange(height, device=device), height))
+    half = height // 2
+    down_c, down_s = _table(
+        torch.arange(cut[0], device=device), torch.arange(half + 1, device=device), height
+    )
     frequency = torch.arange(width // 2 + 1, device=device)
     across_c, across_s = _table(frequency, torch.arange(cut[1], device=device), width)
     # The half spectrum stands for both halves: all columns but the first and the last count twice.
     twice = torch.where((frequency == 0) | (frequency == width // 2), 1.0, 2.0)[:, None]
-    (cr, sr), (ci, si) = (down @ spectrum.real).chunk(2, -2), (down @ spectrum.imag).chunk(2, -2)
     across = torch.cat([twice * across_c, -twice * across_s]) / (height * width)
+    both = torch.cat([spectrum.real, spectrum.imag], -1)
+    inner, opposite = both[..., 1:half, :], both[..., half + 1 :, :]
+    even = torch.cat([both[..., :1, :], inner + opposite, both[..., half : half + 1, :]], -2)
+    cr, ci = (down_c @ even).chunk(2, -1)
+    sr, si = (down_s[:, 1:half] @ (inner - opposite)).chunk(2, -1)
     return torch.cat([cr - si, ci + sr], -1) @ across
 
 
 def shift_spectrum(size: tuple[int, int], shift: int, device: torch.device, *, matrix: bool) -> Spectrum:
     """Spectrum of a delta ``shift`` rows and columns *before* the origin: multiplying moves an image back."""
     height, width = size
-    rows = torch.arange(height, device=device)
+    rows = row_frequencies(height, device, matrix=matrix)
     columns = torch.arange(width // 2 + 1, device=device)
     turn = (rows * shift % height).to(torch.float32)[:, None] / height
     turn = 2 * torch.pi * (turn + (columns * shift % width).to(torch.float32)[None, :] / width)
@@ -187,7 +212,7 @@ def shift_spectrum(size: tuple[int, int], shift: int, device: torch.device, *, m
 def phase_ramp(size: tuple[int, int], by: Tensor, *, matrix: bool) -> Spectrum:
     """Spectra (N, 1, H, W // 2 + 1) that move images back by rows and columns ``by`` (N, 2), whole or not."""
     height, width = size
-    rows = torch.arange(height, device=by.device)
+    rows = row_frequencies(height, by.device, matrix=matrix)
     rows = torch.where(2 * rows > height, rows - height, rows).to(by.dtype) / height
     columns = torch.arange(width // 2 + 1, device=by.device).to(by.dtype) / width
     # A product of two lines: far fewer sines than pixels.
@@ -205,9 +230,10 @@ def _formed(pair: Pair, matrix: bool) -> Spectrum:
     return pair if matrix else Complex(torch.complex(pair.real, pair.imag))
 
 
-def gradient_energy(size: tuple[int, int], device: torch.device) -> Tensor:
+def gradient_energy(size: tuple[int, int], device: torch.device, *, matrix: bool) -> Tensor:
     """Power of the two first differences, |D_rows|^2 + |D_columns|^2, on the half spectrum."""
     height, width = size
-    rows = 2 - 2 * torch.cos(2 * torch.pi * torch.arange(height, device=device, dtype=torch.float32) / height)
+    frequencies = row_frequencies(height, device, matrix=matrix).to(torch.float32)
+    rows = 2 - 2 * torch.cos(2 * torch.pi * frequencies / height)
     columns = torch.arange(width // 2 + 1, device=device, dtype=torch.float32)
     return rows[:, None] + (2 - 2 * torch.cos(2 * torch.pi * columns / width))[None, :]

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from ..errors import BlurfaceError, WeightsError
 from ..networks import build_network
-from ..networks.fast import Estimate, FastNet, share_stages
+from ..networks.fast import Estimate, FastNet, grow_state
 from ..weights import bf16_is_fast, load_model, save_model
 from .config import TrainConfig, as_dict
 from .losses import Embed, restoration_loss
@@ -372,7 +372,8 @@ class Trainer:
     def start_from(self, model: str | Path) -> None:
         """Take finished weights and start the schedule anew.
 
-        A network of more stages than theirs starts with their last one in each of those beyond.
+        A network of more stages than theirs starts with their last one in each of those beyond, additional
+        blocks of its kernel nets as nothing.
 
         Parameters
         ----------
@@ -395,7 +396,7 @@ class Trainer:
                 state = self._checkpoint(path)["average"]
         with self._explained(path):
             if isinstance(self.network, FastNet):
-                state = share_stages(state, 1 + len(self.network.later))
+                state = grow_state(state, self.network)
             for network in (self.network, self.average):
                 network.load_state_dict(state)
 

@@ -17,7 +17,7 @@ SHOWN = ("loss", "psnr", "blurry_psnr", "psnr_true_kernel", "cosine", "kernel_co
 
 
 def parse_override(text: str) -> tuple[str, Any]:
-    """``name=value`` with a Python literal, or a plain word.
+    """``name=value`` with a Python or a TOML literal, or a plain word.
 
     Raises
     ------
@@ -30,7 +30,7 @@ def parse_override(text: str) -> tuple[str, Any]:
     try:
         return name, ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        return name, value
+        return name, {"true": True, "false": False}.get(value, value)
 
 
 def find_data(name: str, data_root: Path | None) -> Path:

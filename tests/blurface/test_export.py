@@ -42,7 +42,7 @@ class Untrained(Restorer):
 
     name = "untrained"
 
-    def __init__(self, device: str | torch.device = "cpu", reblurred: bool = False) -> None:
+    def __init__(self, device: str | torch.device = "cpu", reblurred: int = 0) -> None:
         super().__init__(device)
         generator = torch.Generator().manual_seed(0)
         with torch.random.fork_rng():
@@ -121,7 +121,7 @@ def test_any_batch_and_size(backends: list[Backend], shape: tuple[int, int, int]
 
 @pytest.mark.parametrize("backend", ["onnxruntime", *(["openvino"] if has_openvino else [])])
 def test_borders_continued_by_the_estimate_export(backend: str, tmp_path: Path) -> None:
-    network = Untrained(reblurred=True)
+    network = Untrained(reblurred=1)
     parity = export_onnx(network, tmp_path / "net.onnx")
     assert parity.restored < 1e-4
     runtime = load_backend(backend, tmp_path / "net.onnx")

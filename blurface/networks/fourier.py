@@ -142,7 +142,7 @@ def _table(rows: Tensor, columns: Tensor, period: int | Tensor) -> tuple[Tensor,
 
 
 def row_frequencies(height: int, device: torch.device, *, matrix: bool) -> Tensor:
-    """Of a spectrum's rows: 0 .. H - 1; as matrices 0 .. H / 2, then H - 1 and down, the opposites of 1 on."""
+    """Of the rows: 0 .. H - 1; as matrices 0 .. H / 2, then H - 1 and down, the opposites of 1 on."""
     rows = torch.arange(height, device=device)
     if not matrix:
         return rows

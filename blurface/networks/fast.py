@@ -210,8 +210,7 @@ class FastNet(nn.Module):
         before, below, after = kernel_blocks
         self.loops = loops
         self.centring = centring
-        # Packaged weights of the fourth run hold the word.
-        self.reblurred = 1 if reblurred == "true" else reblurred  # type: ignore[comparison-overlap]
+        self.reblurred = reblurred
         self.matrix_fourier = matrix_fourier
         self.first = Pass(3, 0, width, deep, (1, 2, 1))
         self.loop = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1))

@@ -8,7 +8,8 @@ drawn anew. Every condition blurs the same faces, each with one trajectory, real
 its name says otherwise. ``varying`` blends two kernels across the face, which no single kernel describes.
 Cosine is that of the verifier's embedding to the sharp face's; ``worse`` is the share of faces whose PSNR
 falls. An identical picture counts 100 dB. The first condition is the mixture on which training is watched.
-``--set`` changes what may be changed in a trained network: ``loops`` and ``centring`` of ``fast``.
+``--set`` changes what may be changed in a trained network: ``loops``, ``centring`` and
+``reblurred`` of ``fast``.
 """
 
 from __future__ import annotations

@@ -210,7 +210,7 @@ class FastNet(nn.Module):
         before, below, after = kernel_blocks
         self.loops = loops
         self.centring = centring
-        self.reblurred = reblurred
+        self.reblurred = int(reblurred)  # a word in a file's options is refused where it is loaded
         self.matrix_fourier = matrix_fourier
         self.first = Pass(3, 0, width, deep, (1, 2, 1))
         self.loop = Pass(3 + 6 + 1, width, width, deep, (1, 3, 1))
@@ -273,7 +273,8 @@ class FastNet(nn.Module):
         # The first stage is the network's own kernel net and pass.
         stages = cast("list[Stage]", [self, *self.later])
         for index in range(self.loops if loops is None else loops):
-            stage = stages[min(index, len(stages) - 1)]
+            number = min(index, len(stages) - 1)
+            stage = stages[number]
             maps = problem.kernel_maps(image, edges, self.quotient)
             before = WINDOW * result.kernels[-1] if index else torch.zeros_like(maps[:, :1])
             logits, factors = stage.kernel(torch.cat([maps, before], 1), memory)
@@ -289,7 +290,7 @@ class FastNet(nn.Module):
                 used,
                 self.wiener[None] + factors[:, None, :],
                 off_centre,
-                image if min(index, len(stages) - 1) >= len(stages) - self.reblurred else None,
+                image if number >= len(stages) - self.reblurred else None,
             )
             result.deconvolved.append(sharp + 0.5)
             outputs, memory = stage.loop(torch.cat([y - 0.5, sharp, turned], 1), memory)
@@ -414,9 +415,8 @@ class _Problem:
 
 
 def _constants(size: tuple[int, int], device: torch.device, matrix: bool) -> tuple[Tensor, Spectrum]:
-    return gradient_energy(size, device, matrix=matrix), shift_spectrum(
-        size, WINDOW // 2, device, matrix=matrix
-    )
+    energy = gradient_energy(size, device, matrix=matrix)
+    return energy, shift_spectrum(size, WINDOW // 2, device, matrix=matrix)
 
 
 @lru_cache(maxsize=16)

@@ -168,6 +168,13 @@ def faces_like(count: int, height: int = 112, width: int = 96) -> torch.Tensor:
     return ((smooth - 0.5) * 4 + 0.5).clamp(0, 1)
 
 
+def draw_convolutions(network: torch.nn.Module, std: float) -> None:
+    """Weights that let every part have its say: the last of a block are zero at first."""
+    for module in network.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            torch.nn.init.normal_(module.weight, std=std)
+
+
 def test_closed_form_steps_know_the_truth() -> None:
     """With sharp edges the quotient is the kernel; with the kernel the Wiener image is the face."""
     face = faces_like(1, 112 + 44, 96 + 44)
@@ -230,9 +237,7 @@ def test_fast_kernels_are_kernels_and_forms_agree(centring: float, reblurred: in
     torch.manual_seed(0)
     options: dict[str, Any] = {"centring": centring, "reblurred": reblurred}
     network = FastNet(width=16, deep=24, kernel_width=8, kernel_deep=8, **options).eval()
-    for module in network.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.normal_(module.weight, std=0.05)
+    draw_convolutions(network, std=0.05)
     x = faces_like(2, 60, 52)
     with torch.no_grad():
         restored, kernel = network(x, return_kernel=True)
@@ -250,9 +255,7 @@ def test_stages_start_from_shared_weights_and_then_differ() -> None:
     torch.manual_seed(0)
     sizes = {"width": 8, "deep": 8, "kernel_width": 8, "kernel_deep": 8, "loops": 4}
     shared, own = FastNet(**sizes).eval(), FastNet(**sizes, stages=3).eval()
-    for module in shared.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.normal_(module.weight, std=0.1)
+    draw_convolutions(shared, std=0.1)
     own.load_state_dict(grow_state(shared.state_dict(), own))
     x = faces_like(1, 48, 40)
     with torch.no_grad():
@@ -278,9 +281,7 @@ def test_added_kernel_blocks_change_nothing_at_first_and_learn() -> None:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"width": 8, "deep": 8, "kernel_width": 8, "kernel_deep": 8}
     small = FastNet(**sizes).eval()
-    for module in small.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.normal_(module.weight, std=0.1)
+    draw_convolutions(small, std=0.1)
     large = FastNet(**sizes, kernel_blocks=(2, 3, 2), stages=2).eval()
     with pytest.raises(RuntimeError, match=r"kernel\.net\.before\.1"):  # nothing is filled in silently
         large.load_state_dict(small.state_dict())
@@ -306,9 +307,7 @@ def test_the_borders_of_the_last_stages_alone_are_reblurred() -> None:
         "stages": 3,
     }
     plain = FastNet(**sizes).eval()
-    for module in plain.modules():
-        if isinstance(module, torch.nn.Conv2d):
-            torch.nn.init.normal_(module.weight, std=0.1)
+    draw_convolutions(plain, std=0.1)
     x = faces_like(1, 48, 40)
     with torch.no_grad():
         ramps = plain.estimate(x).deconvolved

@@ -26,9 +26,9 @@ from torch import Tensor
 
 from blurface.restorers import create_restorer
 from blurface.training.config import TrainConfig, read_config
-from blurface.training.loop import split_by_identity
-from blurface.training.pack import Faces
-from blurface.training.pairs import Batch, Degradation, make_pairs
+from blurface.training.loop import central_face, split_by_identity
+from blurface.training.pack import FACE, Faces
+from blurface.training.pairs import WIDE, Batch, Degradation, make_pairs
 from blurface.training.sources import read_faces
 from protocols.degradation import from_bytes, to_bytes
 from protocols.quality import psnr
@@ -43,6 +43,7 @@ MIXTURE = "as in training"
 
 CONDITIONS = {
     "trajectories of 5 to 31 pixels": PLAIN,
+    "trajectories, faces of 112x112": replace(PLAIN, wide=1),
     "5 to 12 pixels": replace(PLAIN, valid_size=(5, 12)),
     "12 to 21 pixels": replace(PLAIN, valid_size=(12, 21)),
     "21 to 31 pixels": replace(PLAIN, valid_size=(21, 31)),
@@ -78,13 +79,18 @@ def held_out_faces(config: TrainConfig, data: Path) -> Faces:
 
 
 def held_out_pairs(
-    faces: Faces, settings: Degradation, seed: int, *, replicate: bool = False
+    faces: Faces,
+    settings: Degradation,
+    seed: int,
+    *,
+    replicate: bool = False,
+    frame: tuple[int, int] = FACE,
 ) -> Iterator[Batch]:
     """Every face once, blurred with the same kernels whoever asks."""
     for start in range(0, len(faces), BATCH):
         index = np.arange(start, min(start + BATCH, len(faces)))
         rng = np.random.default_rng([seed, 5, start])
-        yield make_pairs(faces, index, rng, settings, replicate=replicate, augment=False)
+        yield make_pairs(faces, index, rng, settings, replicate=replicate, augment=False, frame=frame)
 
 
 def main() -> None:
@@ -109,14 +115,15 @@ def main() -> None:
     for name, settings in list(conditions.items())[: given.only]:
         columns: dict[str, list[NDArray[np.float64]]] = {}
         replicate = name != MIXTURE and settings.replicate > 0  # as the trainer watches it
-        for pairs in held_out_pairs(faces, settings, config.seed, replicate=replicate):
+        frame = WIDE if name != MIXTURE and settings.wide > 0 else FACE
+        for pairs in held_out_pairs(faces, settings, config.seed, replicate=replicate, frame=frame):
             restored = restorer.restore(pairs.blurry)
             assert isinstance(restored, Tensor)
-            sharp, target = to_bytes(pairs.sharp), embedder.embed(pairs.sharp)
+            sharp, target = to_bytes(pairs.sharp), embedder.embed(central_face(pairs.sharp))
             for word, image in (("blurry", pairs.blurry), ("restored", restored)):
                 rounded = to_bytes(image)
                 columns.setdefault(f"psnr_{word}", []).append(psnr(rounded, sharp).numpy())
-                cosines = cosine_scores(embedder.embed(from_bytes(rounded)), target)
+                cosines = cosine_scores(embedder.embed(central_face(from_bytes(rounded))), target)
                 columns.setdefault(f"cosine_{word}", []).append(cosines)
         joined = {key: np.concatenate(values) for key, values in columns.items()}
         worse = (joined["psnr_restored"] < joined["psnr_blurry"]).mean()

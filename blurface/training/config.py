@@ -159,7 +159,8 @@ _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(
         ("small", "tremor", "linear", "defocus", "sharp", "varying", "off_centre", "replicate"), (0, 1)
     ),
-    **dict.fromkeys(("jpeg", "ema", "facial_share"), (0, 1)),
+    **dict.fromkeys(("wide", "jpeg", "ema", "facial_share"), (0, 1)),
+    "facial_power": (1, _INFINITE),
     **dict.fromkeys(("noise", "exponential", "kernel_sigma"), (0, _INFINITE)),
 }
 """Least and greatest value of numbers, by name."""

@@ -28,7 +28,7 @@ from ..weights import bf16_is_fast, load_model, save_model
 from .config import TrainConfig, as_dict
 from .losses import Embed, restoration_loss
 from .optim import make_optimisers, state_dicts
-from .pack import Faces
+from .pack import FACE, Faces
 from .pairs import Batch, PairStream, make_pairs
 
 LOG_COLUMNS = (
@@ -49,6 +49,12 @@ def psnr(estimate: Tensor, sharp: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each image, after rounding to 8 bits."""
     rounded = (estimate.clamp(0, 1) * 255).round() / 255
     return -10 * torch.log10((rounded - sharp).square().mean((1, 2, 3)).clamp_min(1e-10))
+
+
+def central_face(images: Tensor) -> Tensor:
+    """The 112x96 face, which the embedder of the facial loss takes, of a wider picture."""
+    top, left = ((there - here) // 2 for there, here in zip(images.shape[-2:], FACE))
+    return images[..., top : top + FACE[0], left : left + FACE[1]]
 
 
 def split_by_identity(faces: Faces, held_out: int, seed: int) -> tuple[Faces, Faces]:
@@ -250,7 +256,7 @@ class Trainer:
     def _embed_cheaply(self, images: Tensor) -> Tensor:
         assert self.embed is not None
         with self._autocast():
-            return self.embed(images).float()
+            return self.embed(central_face(images)).float()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)

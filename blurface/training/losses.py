@@ -35,8 +35,11 @@ def charbonnier(estimate: Tensor, sharp: Tensor, epsilon: float = 1e-3) -> Tenso
     return ((estimate - sharp).square() + epsilon**2).sqrt().mean()
 
 
-def facial(estimate: Tensor, target: Tensor, embed: Embed) -> Tensor:
+def facial(estimate: Tensor, target: Tensor, embed: Embed, power: float = 1.0) -> Tensor:
     """Squared distance of unit-length embeddings (eq. 7), the mean over faces.
+
+    A face that is restored well enough is accepted whatever else it gains; a power above 1 spends the
+    effort where the distance is large.
 
     Parameters
     ----------
@@ -46,8 +49,10 @@ def facial(estimate: Tensor, target: Tensor, embed: Embed) -> Tensor:
         (N, D) embeddings of the sharp faces, of unit length.
     embed : callable
         Differentiable embedder.
+    power : float
+        Exponent of each face's squared distance; 1 is the paper's.
     """
-    return (functional.normalize(embed(estimate), dim=1) - target).square().sum(1).mean()
+    return (functional.normalize(embed(estimate), dim=1) - target).square().sum(1).pow(power).mean()
 
 
 def smooth_kernels(kernels: Tensor, sigma: float) -> Tensor:
@@ -88,6 +93,8 @@ class LossWeights:
         alpha of eq. 8.
     facial : float
         beta of eq. 8 at its full value; the schedule scales it.
+    facial_power : float
+        Exponent of the squared distance in the facial term.
     distilled : float
         Pixel term between the result and that of the teacher network, where there is one.
     """
@@ -99,6 +106,7 @@ class LossWeights:
     kernel_sigma: float = 0.7
     tv: float = 0.0
     facial: float = 0.0
+    facial_power: float = 1.0
     distilled: float = 0.0
 
 
@@ -156,6 +164,7 @@ def restoration_loss(
         terms["distilled"] = weights.distilled * pixel(estimate.images[-1], taught)
     if embed is not None and facial_target is not None and facial_weight * weights.facial > 0:
         part = estimate.images[-1][: len(facial_target)]
-        terms["facial"] = facial_weight * weights.facial * facial(part, facial_target, embed)
+        distance = facial(part, facial_target, embed, weights.facial_power)
+        terms["facial"] = facial_weight * weights.facial * distance
     total = torch.stack(list(terms.values())).sum()
     return LossReport(total, {name: float(value.detach()) for name, value in terms.items()})

@@ -30,6 +30,12 @@ RENDER = 45
 TREMOR = 1.5
 """Largest standard deviation of a tremor in pixels."""
 
+WIDE = (112, 112)
+"""The face with 8 more columns on either side: the frame of most recognisers."""
+
+CONTEXT = 20
+"""Pixels around the face from which blur is drawn in."""
+
 GROUP = 8
 """Pairs that share a random generator."""
 
@@ -54,6 +60,8 @@ class Degradation:
         Share of kernels moved by up to half a pixel from their centre of mass.
     replicate : float
         Share of batches whose border is invented (edge pixels repeated) instead of real.
+    wide : float
+        Share of batches of 112x112 faces instead of 112x96.
     noise : float
         Largest standard deviation of the noise, in grey levels of 255.
     jpeg : float
@@ -69,6 +77,7 @@ class Degradation:
     varying: float = 0.05
     off_centre: float = 0.25
     replicate: float = 0.3
+    wide: float = 0.0
     noise: float = 2.0
     jpeg: float = 0.1
 
@@ -80,7 +89,7 @@ class Batch:
     Attributes
     ----------
     sharp, blurry : Tensor
-        (N, 3, 112, 96) in [0, 1].
+        (N, 3, 112, 96) in [0, 1], or (N, 3, 112, 112).
     kernels : Tensor
         (N, 1, 44, 44), offsets -22 .. 21, unit sum (the mean kernel where blur varies).
     """
@@ -139,20 +148,38 @@ def draw_kernels(count: int, rng: np.random.Generator, settings: Degradation) ->
     return kernels
 
 
-def _augment(
-    faces: Faces, index: NDArray[np.int64], rng: np.random.Generator, margin: int
-) -> tuple[Tensor, int]:
-    """Faces with up to ``margin`` real pixels around, turned, shifted and toned a little."""
-    top, left = faces.corner
+def _place(faces: Faces, frame: tuple[int, int]) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Top and left of a frame around the face, and how many real pixels surround it in rows and columns."""
     height, width = faces.pictures.shape[1:3]
+    top = faces.corner[0] - (frame[0] - FACE[0]) // 2
+    left = faces.corner[1] - (frame[1] - FACE[1]) // 2
+    room = (min(top, height - top - frame[0]), min(left, width - left - frame[1]))
+    if min(room) < 0:
+        raise InputError(
+            f"The pictures do not hold {frame[0]}x{frame[1]} pixels around each face.",
+            "Pack faces with a larger margin, or set degradation.wide to 0.",
+        )
+    return (top, left), room
+
+
+def _surrounded(context: Tensor, margins: tuple[int, int]) -> Tensor:
+    """Pictures with ``margins`` real rows and columns around a frame, continued to ``CONTEXT`` of each."""
+    down, across = (CONTEXT - margin for margin in margins)
+    return functional.pad(context, (across, across, down, down), mode="replicate")
+
+
+def _augment(
+    faces: Faces, index: NDArray[np.int64], rng: np.random.Generator, frame: tuple[int, int]
+) -> Tensor:
+    """Faces with ``CONTEXT`` pixels around, turned, shifted and toned a little."""
+    (top, left), room = _place(faces, frame)
     jitter = 2
-    room = min(top, left, height - top - FACE[0], width - left - FACE[1]) - jitter
-    margin = max(0, min(margin, room))
-    crops = np.empty((len(index), FACE[0] + 2 * margin, FACE[1] + 2 * margin, 3), np.uint8)
-    reach = min(jitter, max(0, room - margin + jitter))
+    margins = (min(CONTEXT, max(0, room[0] - jitter)), min(CONTEXT, max(0, room[1] - jitter)))
+    crops = np.empty((len(index), frame[0] + 2 * margins[0], frame[1] + 2 * margins[1], 3), np.uint8)
+    reach = min(jitter, *(here - margin for here, margin in zip(room, margins)))
     for row, number in enumerate(index):
         down, across = rng.integers(-reach, reach + 1, 2)
-        t, c = top - margin + down, left - margin + across
+        t, c = top - margins[0] + down, left - margins[1] + across
         crop = faces.pictures[number, t : t + crops.shape[1], c : c + crops.shape[2]]
         crops[row] = crop[:, ::-1] if rng.random() < 0.5 else crop
     batch = torch.from_numpy(crops).permute(0, 3, 1, 2).float() / 255
@@ -170,7 +197,7 @@ def _augment(
         batch[scaled] = functional.grid_sample(
             part, grid, mode="bicubic", padding_mode="border", align_corners=False
         ).clamp(0, 1)
-    return batch, margin
+    return _surrounded(batch, margins)
 
 
 def _jpeg(image: Tensor, quality: int) -> Tensor:
@@ -225,6 +252,7 @@ class PairStream:
             index[here] = order[numbers[here] % len(self.faces)]
         border = np.random.default_rng([self.seed, 2, step])
         replicate = border.random() < self.settings.replicate
+        wide = border.random() < self.settings.wide
         # Random numbers belong to groups of pairs, so that a global batch is the same however many
         # processes share it.
         first = self.rank * self.batch_size // GROUP
@@ -235,6 +263,7 @@ class PairStream:
                 np.random.default_rng([self.seed, 3, step, first + start // GROUP]),
                 self.settings,
                 replicate=replicate,
+                frame=WIDE if wide else FACE,
             )
             for start in range(0, len(index), GROUP)
         ]
@@ -251,6 +280,7 @@ def make_pairs(
     *,
     replicate: bool = False,
     augment: bool = True,
+    frame: tuple[int, int] = FACE,
 ) -> Batch:
     """Blur the faces ``index`` with random kernels.
 
@@ -264,20 +294,26 @@ def make_pairs(
         Invent the border instead of using real margins.
     augment : bool
         Flips, shifts, scale and tone.
+    frame : (int, int)
+        Height and width of the faces: 112x96, or what more of the picture around them.
+
+    Raises
+    ------
+    InputError
+        If the pictures are smaller than the frame.
     """
     count = len(index)
     if augment:
-        context, margin = _augment(faces, index, rng, margin=20)
+        context = _augment(faces, index, rng, frame)
     else:
-        top, left = faces.corner
-        height, width = faces.pictures.shape[1:3]
-        margin = min(20, top, left, height - top - FACE[0], width - left - FACE[1])
-        rows, columns = (
-            slice(top - margin, top + FACE[0] + margin),
-            slice(left - margin, left + FACE[1] + margin),
-        )
-        context = torch.from_numpy(faces.pictures[index][:, rows, columns]).permute(0, 3, 1, 2).float() / 255
-    sharp = context[..., margin : margin + FACE[0], margin : margin + FACE[1]].contiguous()
+        (top, left), room = _place(faces, frame)
+        margins = (min(CONTEXT, room[0]), min(CONTEXT, room[1]))
+        rows = slice(top - margins[0], top + frame[0] + margins[0])
+        columns = slice(left - margins[1], left + frame[1] + margins[1])
+        pixels = torch.from_numpy(faces.pictures[index][:, rows, columns])
+        context = _surrounded(pixels.permute(0, 3, 1, 2).float() / 255, margins)
+    margin = CONTEXT
+    sharp = context[..., margin : margin + frame[0], margin : margin + frame[1]].contiguous()
     if replicate:
         context, margin = sharp, 0
     kernels = draw_kernels(count, rng, settings)
@@ -287,8 +323,9 @@ def make_pairs(
     if len(varying):
         other = torch.from_numpy(draw_kernels(len(varying), rng, settings))
         second = blur(context[varying], other, margin=margin, border="replicate")
-        ramp = torch.linspace(0, 1, FACE[1] if rng.random() < 0.5 else FACE[0])
-        weight = ramp[None, :] if len(ramp) == FACE[1] else ramp[:, None]
+        weight = torch.linspace(0, 1, frame[1])[None, :]
+        if rng.random() >= 0.5:
+            weight = torch.linspace(0, 1, frame[0])[:, None]
         blurry[varying] += weight * (second - blurry[varying])
         psf[varying] = (psf[varying] + other) / 2
     deviation = torch.from_numpy(rng.uniform(0, settings.noise / 255, (count, 1, 1, 1))).float()

@@ -20,18 +20,19 @@ from PIL import Image
 from safetensors import safe_open
 from torch.nn import functional
 
-from blurface.errors import BlurfaceError, DataError, WeightsError
+from blurface.errors import BlurfaceError, DataError, InputError, WeightsError
 from blurface.kernels.convolve import blur
 from blurface.networks import build_network
 from blurface.networks.fast import Estimate
 from blurface.training import losses
 from blurface.training.config import Schedule, TrainConfig, interpolate, read_config
 from blurface.training.facial import frozen_embedder
-from blurface.training.loop import Trainer, split_by_identity
+from blurface.training.loop import Trainer, central_face, split_by_identity
 from blurface.training.optim import Muon, orthogonalise
 from blurface.training.pack import Faces, PackedFace, encode, read_pack, write_pack
 from blurface.training.pairs import (
     RENDER,
+    WIDE,
     Degradation,
     PairStream,
     draw_kernels,
@@ -88,6 +89,10 @@ def test_losses_are_the_paper_s_equations() -> None:
     assert float(losses.charbonnier(flat, flat)) == pytest.approx(1e-3)
     target = functional.normalize(x.mean((2, 3)), dim=1)
     assert float(losses.facial(x, target, lambda v: 5 * v.mean((2, 3)))) == pytest.approx(0, abs=1e-12)
+    # squared distances 2 and 2 - 2 * 0.6: their squares' mean
+    near = torch.tensor([[1.0, 0], [0.6, 0.8]], dtype=torch.float64)
+    far = torch.tensor([[0, 1.0], [1, 0]], dtype=torch.float64)
+    assert float(losses.facial(near, far, lambda v: v, power=2)) == pytest.approx((4 + 0.64) / 2)
 
 
 def test_kernel_cross_entropy_is_least_at_the_truth() -> None:
@@ -287,6 +292,35 @@ def test_pairs_are_eq_1() -> None:
     replicated = make_pairs(faces, index, np.random.default_rng(1), settings, augment=False, replicate=True)
     expected = (blur(batch.sharp, psf, border="replicate") * 255).round() / 255
     assert (replicated.blurry - expected).abs().max() <= 1 / 255 + 1e-6
+
+
+def test_wide_pairs_are_the_same_faces_with_more_around() -> None:
+    faces = some_faces()
+    settings = Degradation(noise=0, jpeg=0, varying=0, valid_size=(5, 20))
+    index = np.arange(6)
+    face = make_pairs(faces, index, np.random.default_rng(1), settings, augment=False)
+    wide = make_pairs(faces, index, np.random.default_rng(1), settings, augment=False, frame=WIDE)
+    assert wide.sharp.shape == wide.blurry.shape == (6, 3, 112, 112)
+    torch.testing.assert_close(central_face(wide.sharp), face.sharp, atol=0, rtol=0)
+    # 14 real pixels on either side of the wide one: kernels of up to 20 reach no further from its middle
+    inner = (central_face(wide.blurry) - face.blurry).abs()
+    assert inner[..., 8:-8].max() <= 1 / 255 + 1e-6
+    share = [len(PairStream(faces, Degradation(wide=0.25), 8, 0).batch(n).sharp[0, 0, 0]) for n in range(60)]
+    assert set(share) == {96, 112}
+    assert 5 <= share.count(112) <= 26
+    # 4 pixels of margin hold the face, not 8 more columns on either side
+    with pytest.raises(InputError, match="112x112"):
+        make_pairs(some_faces(margin=4), index, np.random.default_rng(1), settings, frame=WIDE)
+
+
+def test_context_beyond_a_narrow_picture_repeats_its_edge() -> None:
+    narrow, settings = some_faces(margin=3), Degradation(noise=0, jpeg=0, varying=0)
+    index = np.arange(6)
+    batch = make_pairs(narrow, index, np.random.default_rng(1), settings, augment=False)
+    context = torch.from_numpy(narrow.pictures[:6]).permute(0, 3, 1, 2).float() / 255
+    psf = functional.pad(batch.kernels[:, 0], (0, 1, 0, 1))
+    expected = blur(context, psf, margin=3, border="replicate")
+    assert (batch.blurry - expected.clamp(0, 1)).abs().max() <= 0.5 / 255 + 1e-6
 
 
 def test_stream_is_a_function_of_the_step_however_many_processes() -> None:

@@ -108,6 +108,7 @@ def main() -> None:
         name, _, value = change.partition("=")
         kind = type(getattr(restorer.module, name))  # type: ignore[attr-defined]
         setattr(restorer.module, name, kind(value))  # type: ignore[attr-defined]
+    restorer = restorer.in_float32()
     embedder = create_embedder(given.verifier)
     faces = held_out_faces(config, given.data)
     rows = []

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import inspect
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -33,7 +34,8 @@ class NetworkRestorer(Restorer):
     Attributes
     ----------
     module : nn.Module
-        ``forward(x)`` maps (N, 3, H, W) in [0, 1] to the same, differentiably; float32 weights.
+        ``forward(x)`` maps (N, 3, H, W) in [0, 1] to the same, differentiably; float32 weights. Inference
+        may run a copy that was made ready: what is changed here afterwards does not show in it.
     note : dict
         How the weights were trained.
     """
@@ -57,16 +59,17 @@ class NetworkRestorer(Restorer):
 
     def _prepared(self) -> nn.Module:
         """What is run: the module, or a copy with what a precision lets one compute ahead."""
-        prepared = copy.deepcopy(self.module) if self.bf16 else self.module
-        prepare = getattr(prepared, "prepare", None)
-        if prepare is not None and self.device.type == "cpu":
-            prepare(torch.bfloat16 if self.bf16 else torch.float32)
+        prepares = hasattr(self.module, "prepare") and self.device.type == "cpu"
+        prepared: Any = copy.deepcopy(self.module) if self.bf16 or prepares else self.module
+        if prepares:
+            prepared.prepare(torch.bfloat16 if self.bf16 else torch.float32)
         if self.bf16:
             # Autocast would round the same weights again at every call.
             for part in prepared.modules():
                 if isinstance(part, nn.Conv2d | nn.Linear):
                     part.to(torch.bfloat16)
-        return prepared
+        module: nn.Module = prepared
+        return module
 
     def in_float32(self) -> Self:
         """This restorer, computing in float32."""
@@ -83,18 +86,11 @@ class NetworkRestorer(Restorer):
         self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
     ) -> tuple[Tensor, Tensor | None]:
         gradients = torch.is_grad_enabled() and batch.requires_grad
+        # What inference computes ahead has no gradient.
+        network = self.module if gradients else self._ready
+        run = _with_kernel if return_kernel and self.estimates_kernel else _alone
         with nullcontext() if gradients else torch.inference_mode(), self.autocast():
-            if return_kernel and self.estimates_kernel:
-                return restore_in_tiles(batch, self._with_kernel)
-            return restore_in_tiles(batch, self._alone)
-
-    def _alone(self, batch: Tensor) -> tuple[Tensor, None]:
-        return self._ready(batch.contiguous(memory_format=torch.channels_last)).float(), None
-
-    def _with_kernel(self, batch: Tensor) -> tuple[Tensor, Tensor]:
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        restored, estimate = self._ready(batch, return_kernel=True)
-        return restored.float(), estimate.float()
+            return restore_in_tiles(batch, partial(run, network))
 
     def options(self) -> dict[str, Any]:
         """Precision; the weights are part of the fingerprint."""
@@ -119,6 +115,15 @@ class NetworkRestorer(Restorer):
     def parameters(self) -> int:
         """Trainable parameters."""
         return sum(p.numel() for p in self.module.parameters())
+
+
+def _alone(network: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+    return network(batch.contiguous(memory_format=torch.channels_last)).float(), None
+
+
+def _with_kernel(network: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor | None]:
+    restored, estimate = network(batch.contiguous(memory_format=torch.channels_last), return_kernel=True)
+    return restored.float(), estimate.float()
 
 
 class Fast(NetworkRestorer):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +13,14 @@ import numpy as np
 import pytest
 import torch
 from skimage.data import astronaut
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
 from blurface.errors import UnknownNameError, WeightsError
 from blurface.kernels.convolve import blur
 from blurface.kernels.gaussian_process import sample_kernels
-from blurface.networks import build_network, deepdeblur
+from blurface.networks import build_network, deepdeblur, packed
 from blurface.networks.deepdeblur import DeepDeblurNet, Inception, SameConv
 from blurface.networks.fast import (
     WINDOW,
@@ -530,3 +533,66 @@ def test_weights_rounded_ahead_give_what_autocast_gives(network: str, tmp_path: 
     exact = restorer.in_float32().restore(batch)
     torch.testing.assert_close(exact, restorer.module(batch).clamp(0, 1), atol=1e-6, rtol=0)
     assert not torch.equal(exact, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_packed_convolutions_are_the_convolutions(dtype: torch.dtype) -> None:
+    if not packed.packing_serves(dtype):
+        pytest.skip(f"this PyTorch does not take ordered weights in {dtype} here")
+    torch.manual_seed(0)
+    for options in ({"padding": 1}, {"stride": 2}, {"padding": 1, "bias": False}):
+        layer = nn.Conv2d(10, 12, 3, **options).to(dtype)  # type: ignore[arg-type]
+        ready = packed.PackedConvolution(layer, dtype)
+        batch = torch.rand(2, 10, 11, 9)
+        expected = layer(batch.to(dtype))
+        for other in (ready, copy.deepcopy(ready), pickle.loads(pickle.dumps(ready))):
+            result = other(batch)
+            assert result.dtype == dtype
+            torch.testing.assert_close(
+                result, expected, atol=1e-6 if dtype == torch.float32 else 0.01, rtol=0
+            )
+    rectified = packed.PackedConvolution(layer, dtype, relu=True)(batch)
+    torch.testing.assert_close(rectified, ready(batch).clamp_min(0), atol=0, rtol=0)
+
+
+def test_network_stays_as_it_is_where_packing_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = build_network("fast", width=16, deep=16, kernel_width=8, kernel_deep=8, loops=1).eval()
+    nn.init.normal_(network.first.head.weight, std=0.1)  # type: ignore[arg-type, union-attr]
+    batch = torch.rand(1, 3, 32, 24)
+
+    def missing(*given: Any) -> None:
+        raise AttributeError("no such operator")
+
+    with torch.inference_mode():
+        expected = network(batch)
+        other = copy.deepcopy(network)
+        monkeypatch.setattr(packed.PackedConvolution, "forward", missing)
+        packed.packing_serves.cache_clear()
+        other.prepare(torch.float32)  # type: ignore[operator]
+        monkeypatch.undo()
+        assert not any(isinstance(part, packed.PackedConvolution) for part in other.modules())
+        torch.testing.assert_close(other(batch), expected, atol=0, rtol=0)
+        packed.packing_serves.cache_clear()
+        if packed.packing_serves(torch.float32):
+            other.prepare(torch.float32)  # type: ignore[operator]
+            assert not any(isinstance(part, nn.Conv2d) for part in _outside_of_packed(other))
+            torch.testing.assert_close(other(batch), expected, atol=1e-5, rtol=0)
+
+
+def _outside_of_packed(module: nn.Module) -> Iterator[nn.Module]:
+    for child in module.children():
+        if not isinstance(child, packed.PackedConvolution):
+            yield child
+            yield from _outside_of_packed(child)
+
+
+def test_gradient_through_a_restorer_whose_inference_is_packed() -> None:
+    restorer = create_restorer("fast", precision="float32")
+    batch = torch.from_numpy(astronaut()[20:132, 176:272].copy()).permute(2, 0, 1)[None] / 255
+    plain = restorer.restore(batch)
+    leaf = batch.clone().requires_grad_()
+    result = restorer.restore(leaf)
+    torch.testing.assert_close(result.detach(), plain, atol=1e-4, rtol=0)
+    result.square().sum().backward()
+    assert leaf.grad is not None
+    assert leaf.grad.abs().max() > 0

@@ -60,7 +60,9 @@ class NetworkRestorer(Restorer):
     def _prepared(self) -> nn.Module:
         """What is run: the module, or a copy with what a precision lets one compute ahead."""
         prepares = hasattr(self.module, "prepare") and self.device.type == "cpu"
-        prepared: Any = copy.deepcopy(self.module) if self.bf16 or prepares else self.module
+        # A copy of the same weights, unless they are rounded in it.
+        same = {} if self.bf16 else {id(weight): weight for weight in self.module.parameters()}
+        prepared: Any = copy.deepcopy(self.module, same) if self.bf16 or prepares else self.module
         if prepares:
             prepared.prepare(torch.bfloat16 if self.bf16 else torch.float32)
         if self.bf16:

@@ -14,9 +14,7 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
 import resource
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from blurface.files import write_atomic
 from blurface.restorers import create_restorer
 from blurface.restorers.classical.core import grey
 
@@ -241,18 +240,10 @@ COLUMNS = (
 )
 
 
-def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
-
-
 def write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
     lines = [",".join(COLUMNS)]
     lines += [",".join(str(row.get(column, "")) for column in COLUMNS) for row in rows]
-    _write(path, "\n".join(lines) + "\n")
+    write_atomic(path, "\n".join(lines) + "\n")
 
 
 def _mean(rows: list[dict[str, str]], column: str) -> float | None:
@@ -314,7 +305,7 @@ def renew(path: Path, blocks: dict[str, str]) -> None:
             raise SystemExit(f"{path} lacks the markers {start} and {end}.")
         head, _, rest = text.partition(start)
         text = f"{head}{start}\n{block}\n{end}{rest.partition(end)[2]}"
-    _write(path, text)
+    write_atomic(path, text)
 
 
 def main() -> None:

@@ -26,8 +26,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from blurface.errors import BlurfaceError
+from blurface.files import replacing
 from blurface.gate import Gate, kernel_spread
-from blurface.images import replacing
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 from blurface.training.pack import Faces, read_pack

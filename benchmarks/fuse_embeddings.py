@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from blurface.errors import BlurfaceError
-from blurface.images import replacing
+from blurface.files import replacing
 from blurface.kernels import create_kernel_set
 from blurface.restorers import create_restorer
 from protocols.datasets import create_protocol

@@ -27,7 +27,7 @@ from torch import Tensor
 
 from blurface.backends import load_backend
 from blurface.export import export_onnx, export_openvino
-from blurface.images import replacing
+from blurface.files import replacing
 from blurface.quantise import mean_psnr, quantise_onnx
 from blurface.restorers import create_restorer
 from blurface.training.pairs import Degradation, make_pairs

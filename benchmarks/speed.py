@@ -41,7 +41,7 @@ from blurface import DeblurStage
 from blurface.backends import load_backend
 from blurface.errors import BlurfaceError
 from blurface.export import cached_export
-from blurface.images import replacing
+from blurface.files import replacing
 from blurface.memory import keep_freed_memory
 from blurface.networks import build_network
 from blurface.quantise import quantise_onnx

@@ -26,7 +26,7 @@ from speed import Run, clock, machine
 from torch import Tensor
 from torch.nn import functional
 
-from blurface.images import replacing
+from blurface.files import replacing
 from blurface.memory import keep_freed_memory
 from blurface.networks import deepdeblur
 from blurface.networks.tiled import TILES, tiled_convolution

@@ -20,7 +20,8 @@ from typing import Any, Literal, NamedTuple
 from PIL import Image
 
 from .errors import BlurfaceError, ImageError, InputError
-from .images import encode_image, known_formats, name_of, open_image, replacing, upright, write_image
+from .files import replacing
+from .images import encode_image, known_formats, name_of, open_image, upright, write_image
 from .stage import DeblurStage, Decision
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})

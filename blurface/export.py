@@ -27,8 +27,7 @@ from .assets import cache_folder, sha256_file
 from .backends import load_backend
 from .backends.base import Array
 from .errors import BlurfaceError, InputError, MissingDependencyError
-from .gate import Gate
-from .images import replacing
+from .files import replacing
 from .restorers import create_restorer
 from .restorers.base import Restorer
 from .restorers.network import NetworkRestorer
@@ -88,15 +87,6 @@ def network_of(restorer: Restorer) -> nn.Module:
     return module
 
 
-def estimates_kernel(restorer: Restorer) -> bool:
-    """Whether a restorer returns kernel estimates, tried on a tiny picture."""
-    try:
-        restorer.restore(torch.full((1, 3, 16, 16), 0.5), return_kernel=True)
-    except InputError:
-        return False
-    return True
-
-
 def export_onnx(restorer: Restorer, path: Path) -> Parity:
     """Write a restorer's network as ONNX, checked with ONNX Runtime.
 
@@ -119,7 +109,7 @@ def export_onnx(restorer: Restorer, path: Path) -> Parity:
     BlurfaceError
         If the exported graph differs from PyTorch by more than :data:`TOLERANCE`.
     """
-    kernel = estimates_kernel(restorer)
+    kernel = restorer.estimates_kernel
     module = copy.deepcopy(network_of(restorer)).cpu().float().eval()
     for part in module.modules():
         if hasattr(part, "matrix_fourier"):
@@ -157,7 +147,7 @@ def _describe(path: Path, restorer: Restorer) -> None:
     import onnx
 
     model = onnx.load(str(path))
-    gate = Gate.of_weights(restorer.name)
+    gate = restorer.calibrated_gate()
     card = {
         "blurface_version": __version__,
         "blurface_model": restorer.name,
@@ -257,15 +247,16 @@ def check_parity(
             expected: Any = (reference.restore(torch.from_numpy(batch)),)
         else:
             expected = reference.restore(torch.from_numpy(batch), return_kernel=True)
-            worst[1] = max(worst[1], float(np.abs(kernels - expected[1].numpy()).max()))
-        worst[0] = max(worst[0], float(np.abs(restored - expected[0].numpy()).max()))
+            worst[1] = np.maximum(worst[1], np.abs(kernels - expected[1].numpy()).max())
+        # NaN stays NaN in NumPy's maximum, and fails below.
+        worst[0] = np.maximum(worst[0], np.abs(restored - expected[0].numpy()).max())
     if tolerance is not None and not worst[0] <= tolerance:
         raise BlurfaceError(
             f"The {backend} model of {restorer.name!r} differs from PyTorch by {worst[0]:.2g} "
             f"(allowed: {tolerance:g}).",
             "Report the versions of torch and of the runtime.",
         )
-    return Parity(worst[0], worst[1], len(shapes))
+    return Parity(float(worst[0]), float(worst[1]), len(shapes))
 
 
 def _smooth_noise(rng: np.random.Generator, n: int, height: int, width: int) -> Array:
@@ -280,7 +271,9 @@ def _smooth_noise(rng: np.random.Generator, n: int, height: int, width: int) -> 
 def cached_export(name: str, **options: Any) -> Path:
     """The ONNX file of a network in the user's cache, exported when it is not there."""
     restorer = create_restorer(name, device="cpu", **options)
-    key = json.dumps([restorer.fingerprint(), __version__, sha256_file(Path(__file__))], sort_keys=True)
+    gate = repr(restorer.calibrated_gate())
+    parts = [restorer.fingerprint(), gate, __version__, sha256_file(Path(__file__))]
+    key = json.dumps(parts, sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
     path = cache_folder() / "exports" / f"{restorer.name}-{digest}.onnx"
     if not path.is_file():

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,12 @@ from torch import Tensor
 from .assets import sha256_file
 from .backends import BACKENDS, load_backend
 from .backends.base import Backend
-from .errors import InputError, UnknownNameError
+from .errors import InputError, UnknownNameError, WeightsError
 from .export import cached_export
+from .gate import Gate
+from .networks import NETWORKS
 from .restorers.base import Restorer
+from .restorers.network import PRECISIONS
 from .tiles import restore_in_tiles
 from .weights import FOLDER
 
@@ -28,17 +33,18 @@ class BackendRestorer(Restorer):
         Of the restorer whose network it is.
     backend : Backend
     digest : str
-        SHA-256 of the exported file or of the weights.
-    batch_size : int
+        SHA-256 of the exported file.
+    precision : {"fp32", "bf16"}
+        Of the runtime's arithmetic.
     """
 
-    def __init__(self, name: str, backend: Backend, digest: str, batch_size: int = 32) -> None:
+    def __init__(self, name: str, backend: Backend, digest: str, precision: str = "fp32") -> None:
         super().__init__("cpu")
-        # The class variable of other restorers; here one class serves every network.
-        vars(self)["name"] = name
+        # Class variables of other restorers; here one class serves every network and runtime.
+        vars(self).update(name=name, estimates_kernel=backend.estimates_kernel, distributions=(backend.name,))
         self.backend = backend
         self.digest = digest
-        self.batch_size = batch_size
+        self.precision = precision
 
     def _restore(
         self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
@@ -49,9 +55,19 @@ class BackendRestorer(Restorer):
         restored, estimate = self.backend.run(batch.contiguous().numpy())
         return torch.from_numpy(restored), None if estimate is None else torch.from_numpy(estimate)
 
-    def fingerprint(self) -> dict[str, object]:
-        """Name, backend and digest of the network."""
-        return {**super().fingerprint(), "backend": self.backend.name, "weights": self.digest}
+    def calibrated_gate(self) -> Gate | None:
+        """As the exported file carries it."""
+        if "blurface_gate" not in self.backend.card:
+            return None
+        return Gate.from_card({"gate": json.loads(self.backend.card["blurface_gate"])}, self.name)
+
+    def options(self) -> dict[str, Any]:
+        """The runtime and its arithmetic."""
+        return {"backend": self.backend.name, "precision": self.precision}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Name, runtime with its version, and digest of the network."""
+        return {**super().fingerprint(), "weights": self.digest}
 
 
 def create_backend_restorer(
@@ -76,7 +92,8 @@ def create_backend_restorer(
         the cache, under a name that holds the digest of its weights.
     threads : int, optional
     precision : {"fp32", "bf16", "int8"}
-        ``"int8"`` takes the packaged quantised file of this name.
+        ``"int8"`` takes the packaged quantised file of this name; ``"float32"`` and ``"bfloat16"`` will do as
+        well, and ``"auto"`` is fp32.
     static : sequence of (int, int, int)
         Shapes (N, H, W) that OpenVINO compiles for themselves as well.
     **options
@@ -88,7 +105,11 @@ def create_backend_restorer(
         If there is no such network or backend.
     InputError
         If options do not go together, or the package has no quantised file of this network.
+    WeightsError
+        If the file is damaged, or says that it is another network.
     """
+    short = {"auto": "fp32", **{long: short for short, long in PRECISIONS.items()}}
+    precision = short.get(precision, precision)
     if backend not in BACKENDS:
         raise UnknownNameError(f"No backend is called {backend!r}.", f"Known: {', '.join(BACKENDS)}, auto.")
     if options and (model is not None or precision == "int8"):
@@ -108,8 +129,19 @@ def create_backend_restorer(
     else:
         path = cached_export(name, **options)
     arithmetic = "fp32" if precision == "int8" else precision
-    runner = load_backend(backend, path, threads=threads, precision=arithmetic, static=static)
-    return BackendRestorer(name, runner, sha256_file(path))
+    open_file = partial(load_backend, backend, threads=threads, precision=arithmetic, static=static)
+    try:
+        runner = open_file(path)
+    except WeightsError:
+        if model is not None or precision == "int8":
+            raise
+        # A file of ours in the cache that has come to harm.
+        path.unlink(missing_ok=True)
+        runner = open_file(cached_export(name, **options))
+    said = runner.card.get("blurface_model", name)
+    if name in NETWORKS and said != name:
+        raise WeightsError(f"{path} holds the network {said!r}, not {name!r}.", f"Use it with {said!r}.")
+    return BackendRestorer(name, runner, sha256_file(path), arithmetic)
 
 
 def exported(

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -165,12 +166,25 @@ def attach(
     Raises
     ------
     InputError
-        If a stage is already attached, or both ``value_range`` and ``preset`` are given.
+        If a stage is already attached, both ``value_range`` and ``preset`` are given, or an argument is of
+        no use.
     UnknownNameError
         If no preset has this name.
     ImageError
         If ``value_range`` cannot be, and whenever the model's input is not within it.
     """
+    if not isinstance(model, nn.Module) or isinstance(model, torch.jit.ScriptModule):
+        raise InputError(
+            f"{type(model).__name__} takes no hook: a stage goes in front of a torch.nn.Module.",
+            "Call the stage yourself: model(stage(x)).",
+        )
+    if not isinstance(stage, DeblurStage):
+        raise InputError(f"{stage!r} is no stage.", "Build one with blurface.DeblurStage.from_pretrained.")
+    position = isinstance(argument, int) and not isinstance(argument, bool) and argument >= 0
+    if not position and not isinstance(argument, str):
+        raise InputError(f"argument={argument!r} names none.", "Use a position, 0 for the first, or a name.")
+    if channel_order not in ("rgb", "bgr", None):
+        raise InputError(f"channel_order={channel_order!r} is unknown.", "Choose rgb or bgr.")
     if any(isinstance(hook, _Hook) for hook in model._forward_pre_hooks.values()):
         raise InputError(
             f"A stage is already attached to this {type(model).__name__}.",
@@ -183,7 +197,7 @@ def attach(
             raise UnknownNameError(f"No preset is called {preset!r}.", f"Known: {', '.join(PRESETS)}.")
         value_range = PRESETS[preset].value_range
         channel_order = channel_order or PRESETS[preset].channel_order
-    value_range = value_range or (-1.0, 1.0)
+    value_range = (-1.0, 1.0) if value_range is None else value_range
     checked_range(value_range)
     hook = _Hook(stage, value_range, channel_order or "rgb", argument, on_info)
     return Attachment(model.register_forward_pre_hook(hook, with_kwargs=True))

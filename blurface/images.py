@@ -6,13 +6,11 @@ the picture as it is. What a caller already holds is the business of :mod:`blurf
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import io
 import os
 import struct
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,7 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .errors import ImageError
-from .packets import has_alpha, rgb_of
+from .files import replacing
+from .packets import has_alpha, is_deep, rgb_of
 
 PathOrFile = str | os.PathLike[str] | IO[bytes]
 
@@ -30,6 +29,11 @@ MAX_PIXELS = 178_956_970
 
 FORMATS = ("PNG", "JPEG", "MPO", "WEBP", "BMP", "DIB", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")
 """What is decoded. Pillow knows more, some of which run other programs (EPS) or are seldom tested."""
+
+_EIGHT_BITS = ("JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF")
+"""Formats that hold 8 bits a channel, as Pillow writes them."""
+
+_WITH_EXIF = ("JPEG", "PNG", "WEBP", "AVIF")
 
 _ORIENTATION = 0x0112
 # What undoes the transposition that the EXIF orientation asks for.
@@ -155,6 +159,22 @@ def upright(image: Image.Image) -> tuple[Image.Image, Callable[[Image.Image], Im
     return ImageOps.exif_transpose(image), lambda turned: turned.transpose(method)
 
 
+def keeps_orientation(format: str, like: Image.Image) -> bool:
+    """Whether :func:`encode_image` writes ``like``'s orientation into a file of this format.
+
+    If so, what :func:`upright` did is undone before; if not, the upright picture is written.
+    """
+    if _written_as(format) not in _WITH_EXIF:
+        return False
+    exif = Image.Exif()
+    try:
+        exif.load(like.info.get("exif", b""))
+        written = int(exif.get(_ORIENTATION, 1))
+    except Exception:  # as in _orientation
+        written = 1
+    return written == _orientation(like)  # which may be told elsewhere, as in XMP
+
+
 def _orientation(image: Image.Image) -> int:
     try:
         return int(image.getexif().get(_ORIENTATION, 1))
@@ -222,20 +242,37 @@ def encode_image(
     """
     picture = image if isinstance(image, Image.Image) else Image.fromarray(np.ascontiguousarray(image))
     Image.init()
-    format = format.upper()
-    if format == "MPO":  # what many phones call a JPEG with a second picture behind it
-        format = "JPEG"
+    format = _written_as(format)
     if format not in Image.SAVE:
         raise ImageError(f"Pillow cannot write the format {format}.", "Write the picture as PNG.")
     options = _save_options(format, like, quality)
-    if format == "JPEG":
+    if format in _EIGHT_BITS:
+        picture = eight_bits(picture)
+    if format == "JPEG" or (format in ("BMP", "DIB", "PPM") and picture.mode == "LA"):
         picture = _for_jpeg(picture)
     encoded = io.BytesIO()
     try:
         picture.save(encoded, format=format, **options)
     except (ValueError, KeyError, OSError, struct.error) as error:
-        raise ImageError(f"{format} cannot hold this picture ({error}).", "Write it as PNG.") from error
+        raise ImageError(
+            f"{format} cannot hold this picture ({error}).", _mend_for(format, picture.mode)
+        ) from error
     return encoded.getvalue()
+
+
+def _written_as(format: str) -> str:
+    format = format.upper()
+    # What many phones call a JPEG with a second picture behind it.
+    return "JPEG" if format == "MPO" else format
+
+
+def _mend_for(format: str, mode: str) -> str:
+    """What to do about a format that does not hold a mode."""
+    if format != "PNG" and mode in ("1", "L", "LA", "P", "RGB", "RGBA", "I;16"):
+        return "Write it as PNG."
+    if (format != "TIFF" and mode in ("I", "F", "CMYK", "YCbCr", "LAB")) or mode.startswith("I;16"):
+        return "Write it as TIFF."
+    return 'Convert it: image.convert("RGB").'
 
 
 def write_image(
@@ -295,25 +332,6 @@ def format_of(path: Path) -> str:
     return format
 
 
-@contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside ``path`` that takes its place when the block ends without an error."""
-    handle, name = tempfile.mkstemp(prefix=".blurface-", suffix=".part", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        temporary.chmod(0o666 & ~_UMASK)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-# It can only be read by setting it: done once, at import, before there are threads.
-_UMASK = os.umask(0o022)
-os.umask(_UMASK)
-
-
 def _save_options(format: str, like: Image.Image | None, quality: int) -> dict[str, Any]:
     options: dict[str, Any] = {}
     if format == "JPEG":
@@ -333,8 +351,19 @@ def _save_options(format: str, like: Image.Image | None, quality: int) -> dict[s
     return options
 
 
+def eight_bits(picture: Image.Image) -> Image.Image:
+    """Scale a picture of 16 bits or floats to 8 bits (grey); others stay as they are.
+
+    Raises
+    ------
+    ImageError
+        If it holds NaN or values outside its range.
+    """
+    return Image.fromarray(rgb_of(picture, "The picture")[..., 0]) if is_deep(picture) else picture
+
+
 def _for_jpeg(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("L", "RGB", "CMYK"):
+    if picture.mode in ("L", "RGB", "CMYK") and not has_alpha(picture):
         return picture
     if has_alpha(picture):
         layered = picture.convert("RGBA")

@@ -161,12 +161,23 @@ class _Source:
 
     @classmethod
     def from_pil(cls, image: Image.Image, label: str, value_range: ValueRange | None) -> _Source:
-        mode, info = image.mode, dict(image.info)
         _sized(label, image.height, image.width)
-        if mode == "P" or (mode in ("PA", "RGBa", "La")):
+        try:
+            image.load()  # what is opened lazily is read here
+        except Exception as error:  # decoders raise many kinds on corrupt data
+            raise ImageError(
+                f"{label} is truncated or corrupt ({type(error).__name__}: {error}).",
+                "Fetch or save the picture again.",
+            ) from error
+        mode, info, alpha = image.mode, dict(image.info), has_alpha(image)
+        # A colour that stands for "transparent" is another after the restoration.
+        info.pop("transparency", None)
+        if mode in ("P", "PA", "RGBa") or (mode == "RGB" and alpha):
             # A palette cannot hold a restored picture: it comes back as RGB, RGBA with transparency.
-            working = image.convert("RGBA" if has_alpha(image) else "RGB")
-            info.pop("transparency", None)
+            working = image.convert("RGBA" if alpha else "RGB")
+        elif mode == "La" or (mode in ("1", "L") and alpha):
+            working = image.convert("LA")
+            mode = "LA"
         elif mode in ("RGB", "RGBA", "L", "LA", "I", "F") or mode.startswith("I;16"):
             working = image
         elif mode == "1":
@@ -446,8 +457,18 @@ def _source(item: Any, label: str, value_range: ValueRange | None, bgr: bool) ->
 
 
 def has_alpha(image: Image.Image) -> bool:
-    """Whether a picture has transparent parts, in a channel or in its palette."""
-    return image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info
+    """Whether a picture has transparent parts: in a channel, its palette, or by a colour that means it.
+
+    Not so with 16 bits or floats, of which Pillow makes no picture with alpha unclipped.
+    """
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
+        return True
+    return "transparency" in image.info and not is_deep(image)
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a picture has more than 8 bits a channel, which Pillow's ``convert`` would clip."""
+    return image.mode in ("I", "F") or image.mode.startswith("I;16")
 
 
 def rgb_of(image: Image.Image, label: str) -> NDArray[np.uint8]:

@@ -21,7 +21,7 @@ from .backends import load_backend
 from .backends.base import Backend
 from .errors import InputError, MissingDependencyError
 from .export import export_onnx
-from .images import replacing
+from .files import replacing
 from .restorers.base import Restorer
 
 _BATCH = 8

@@ -98,7 +98,8 @@ class DeblurTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
         else:
             self.value_range_ = self.value_range
         if isinstance(self.stage, DeblurStage):
-            self.stage_ = self.stage
+            gated = self.gate or self.stage.gate is None
+            self.stage_ = self.stage if gated else DeblurStage(self.stage.restorer)
         else:
             self.stage_ = DeblurStage.from_pretrained(
                 self.stage, device=self.device, backend=self.backend, gate=self.gate
@@ -137,6 +138,8 @@ class DeblurTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
         return restored.reshape(array.shape)
 
     def _validated(self, X: ArrayLike, reset: bool) -> NDArray[Any]:
+        if isinstance(X, list | tuple):
+            X = np.asarray(X)
         given = getattr(X, "dtype", None)
         kept = [np.float64, np.float32, np.float16, np.uint8, np.uint16]
         if getattr(X, "ndim", 2) > 2:
@@ -152,8 +155,8 @@ class DeblurTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
     def _shape(self, features: int) -> tuple[int, int, int]:
         if self.shape is None:
             return 1, features, 1
-        height, width, channels = (*self.shape, 1)[:3]
-        if height * width * channels != features:
+        height, width, channels = (*self.shape, 1, 1)[:3]
+        if not 2 <= len(self.shape) <= 3 or height * width * channels != features:
             raise InputError(
                 f"Rows of {features} values do not hold pictures of shape {tuple(self.shape)}.",
                 "Set shape=(height, width) or (height, width, channels).",

@@ -21,6 +21,7 @@ from .gate import Action, Gate, action, kernel_spread
 from .packets import ChannelOrder, ValueRange, unpack
 from .restorers import create_restorer
 from .restorers.base import Restorer
+from .restorers.gated import Gated
 
 _BATCH_PIXELS = 2**19
 """Pixels restored at once (about 48 faces): bounds memory whatever the size of the pictures."""
@@ -81,8 +82,10 @@ class DeblurStage:
                 f"{restorer.name!r} needs the true kernel, which a stage does not have.",
                 "Use a blind restorer such as 'fast'.",
             )
-        if batch_size is not None and batch_size < 1:
-            raise InputError(f"batch_size is {batch_size}.", "It must be at least 1.")
+        if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+            raise InputError(f"batch_size is {batch_size!r}.", "It must be a whole number from 1.")
+        if not isinstance(gate, Gate | None):
+            raise InputError(f"gate is {gate!r}.", "Use blurface.gate.Gate(low, high), or None.")
         self.restorer = restorer
         self.gate = gate
         self.differentiable = differentiable
@@ -143,8 +146,12 @@ class DeblurStage:
             restorer = create_backend_restorer(name, backend, **options)
         else:
             raise InputError(f"The backend {backend!r} runs on the CPU, not on {device}.", "Use 'torch'.")
-        chosen = gate if isinstance(gate, Gate) else _calibrated(restorer) if gate else None
-        return cls(restorer, gate=chosen, differentiable=differentiable, batch_size=batch_size)
+        if not isinstance(gate, bool | Gate):
+            raise InputError(f"gate is {gate!r}.", "Use True, False or blurface.gate.Gate(low, high).")
+        chosen = gate if isinstance(gate, Gate) else restorer.calibrated_gate() if gate else None
+        # The stage passes sharp pictures through itself, and says so.
+        inner = restorer.inner if isinstance(restorer, Gated) else restorer
+        return cls(inner, gate=chosen, differentiable=differentiable, batch_size=batch_size)
 
     def __call__(
         self,
@@ -190,9 +197,9 @@ class DeblurStage:
         packet = unpack(x, value_range=value_range, channel_order=channel_order)
         decisions: list[Decision | None] = [None] * len(packet)
         kernels: list[Tensor | None] = [None] * len(packet)
+        wanted = self.differentiable and torch.is_grad_enabled()
         for chunk in packet.chunks(self.batch_size, _BATCH_PIXELS):
-            gradients = torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled())
-            with _in_memory(chunk.size), gradients:
+            with _in_memory(chunk.size), torch.set_grad_enabled(wanted):
                 batch = chunk.load()
                 restored, estimate = self._restore(batch, return_kernel)
                 score = None if estimate is None else kernel_spread(estimate)
@@ -214,7 +221,9 @@ class DeblurStage:
             extras.append(_stack([kernel for kernel in kernels if kernel is not None]))
         if return_info:
             extras.append([decision for decision in decisions if decision is not None])
-        return (packet.result(), *extras) if extras else packet.result()
+        with torch.set_grad_enabled(wanted):
+            result = packet.result()
+        return (result, *extras) if extras else result
 
     def _restore(self, batch: Tensor, return_kernel: bool) -> tuple[Tensor, Tensor | None]:
         if return_kernel or self.gate is not None:
@@ -256,11 +265,6 @@ def resolve_device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise BlurfaceError(f"The device {str(device)!r} cannot be used: {reason}", "Use 'auto'.") from error
     return resolved
-
-
-def _calibrated(restorer: Restorer) -> Gate | None:
-    """The thresholds of the very weights that a restorer uses."""
-    return Gate.of_weights(str(getattr(restorer, "weights", None) or restorer.name))
 
 
 @contextmanager

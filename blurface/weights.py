@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -20,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import UnknownNameError, WeightsError
+from .files import write_atomic
 from .networks import build_network
 
 FOLDER = Path(__file__).parent / "weights"
@@ -79,14 +79,8 @@ def save_model(
         "options": json.dumps(options, sort_keys=True),
         "note": json.dumps(note, sort_keys=True),
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-        temporary.write_bytes(save(tensors, metadata))
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in state.items()}
+    write_atomic(path, save(tensors, metadata))
 
 
 @contextmanager
@@ -150,6 +144,9 @@ def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         note = json.loads(metadata.get("note", "{}"))
         network = build_network(metadata["network"], **json.loads(metadata.get("options", "{}")))
         network.load_state_dict({key: value.float() for key, value in state.items()})
+        spoilt = [key for key, value in state.items() if not bool(value.isfinite().all())]
+        if spoilt:
+            raise WeightsError(f"{path}: {spoilt[0]} holds NaN or infinite weights.", "Train it again.")
     except (UnknownNameError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{path} does not fit the network {metadata['network']!r}: {str(error).splitlines()[0]}",

@@ -9,7 +9,6 @@ repeated, and the share of such invented pixels is recorded.
 from __future__ import annotations
 
 import os
-import secrets
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -24,10 +23,12 @@ import verification.align
 import verification.detect
 from blurface.assets import sha256_file
 from blurface.errors import DataError, ImageError, InputError
+from blurface.files import replacing
+from blurface.fingerprints import code_digest
 
 from .datasets import Protocol
 from .processes import default_jobs
-from .store import CellStore, CellWarning, cell_key, code_digest
+from .store import CellStore, CellWarning, cell_key
 
 CANVAS = 112
 """Height and width of the frame that photographs are aligned to."""
@@ -151,6 +152,7 @@ def align_faces(
         }
     )
     folder = cache / "faces"
+    CellStore(folder).sweep()
     found = _load(folder, key, protocol, margin)
     if found is None:
         points, unread = _locate(protocol, cache, device, jobs, progress)
@@ -187,10 +189,9 @@ def _build(
     side = CANVAS + 2 * margin
     path = folder / key[:2] / f"{key}.npy"
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     invented = {frame: np.zeros(len(images), np.float32) for frame in OFFSETS}
     fallback = np.zeros(len(images), bool)
-    try:
+    with replacing(path) as temporary:
         pixels = np.lib.format.open_memmap(temporary, "w+", np.uint8, (len(images), side, side, 3))
         _reserve(temporary)
         progress("aligning", 0, len(images))
@@ -217,9 +218,6 @@ def _build(
         pixels.flush()
         del pixels
         digest = sha256_file(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     notes: dict[str, NDArray[Any]] = {f"invented {frame}": share for frame, share in invented.items()}
     notes |= {"fallback": fallback, "unread": unread, "sha256": np.array(digest)}
     CellStore(folder).save(key, notes)

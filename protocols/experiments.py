@@ -23,7 +23,7 @@ from .record import places, run_record, unhide
 from .reduced import reduced
 from .results import Summary
 from .run_tables import run_tables
-from .runner import Choice, Evaluation, Progress, Settings, evaluate
+from .runner import Border, Choice, Evaluation, Progress, Settings, evaluate
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Experiment:
     verifiers: tuple[str, ...] = ("mobilefacenet",)
     noise: float = 0.0
     jpeg: int | None = None
-    border: str = "valid"
+    border: Border = "valid"
     size: float = 1.0
     mean_subtraction: bool = True
     device: str = "cpu"
@@ -106,7 +106,7 @@ class Experiment:
                 verifiers=tuple(options["verifiers"]),
                 noise=float(options["noise"]),
                 jpeg=options["jpeg"],
-                border=str(options["border"]),
+                border=options["border"],
                 size=float(options.get("size", 1.0)),
                 mean_subtraction=bool(options["mean_subtraction"]),
             )
@@ -154,7 +154,7 @@ class Experiment:
             restorers=self.restorers,
             verifiers=tuple(Choice(name) for name in self.verifiers),
             degradation=self.degradation(),
-            border="valid" if self.border == "valid" else "replicate",
+            border=self.border,
             device=self.device,
             jobs=self.jobs,
             batch_size=self.batch_size,

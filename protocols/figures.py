@@ -23,13 +23,13 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from blurface.files import write_atomic
 from verification import scoring
 
 from .analysis import RejectCurve
 from .results import MEAN, Summary
 from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
-from .store import write_atomic
 
 P = ParamSpec("P")
 Picture = NDArray[np.uint8]

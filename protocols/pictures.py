@@ -8,9 +8,8 @@ are not made and :class:`PicturesUnavailable` says why.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +19,14 @@ from torch import Tensor
 from blurface import assets
 from blurface.errors import BlurfaceError, DataError
 from blurface.kernels import Kernel, KernelSet
-from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 
 from .aligned import FaceSet, align_faces
 from .datasets import Pair, PairList, Protocol
-from .degradation import degrade, from_bytes, to_bytes
+from .degradation import from_bytes, to_bytes
 from .experiments import Experiment
 from .run_folder import Run
-from .runner import CONTROL, SHARP
+from .runner import CONTROL, SHARP, Choice, blurred, build_restorer, face_window, margin_for
 
 Picture = NDArray[np.uint8]
 
@@ -73,8 +71,9 @@ class Pictures:
         self.protocol = _naming(whole, wanted)
         self.kernels: KernelSet
         self.kernels, _ = experiment.kernels
-        margin = -(-max(16, self.kernels.half_width) // 8) * 8
-        self.faces: FaceSet = align_faces(self.protocol, margin, cache or assets.cache_folder(), jobs=1)
+        self.faces: FaceSet = align_faces(
+            self.protocol, margin_for(self.kernels), cache or assets.cache_folder(), jobs=1
+        )
         self._restorers: dict[str, Restorer] = {}
 
     @property
@@ -125,27 +124,18 @@ class Pictures:
     def restorer(self, name: str) -> Restorer:
         """The restorer, with the experiment's options."""
         if name not in self._restorers:
-            options: Mapping[str, Any] = next(
-                (choice.options for choice in self.experiment.restorers if choice.name == name), {}
-            )
-            self._restorers[name] = create_restorer(name, **options)
+            choice = next((c for c in self.experiment.restorers if c.name == name), Choice(name))
+            self._restorers[name] = build_restorer(choice, self.experiment.device)
         return self._restorers[name]
 
     def _blurry(self, images: list[str], kernel: str) -> Tensor:
-        window = torch.from_numpy(self.faces.window(self.frame, images)).permute(0, 3, 1, 2).contiguous()
-        margin = self.faces.margin
-        sharp = window[..., margin : window.shape[-2] - margin, margin : window.shape[-1] - margin]
-        if kernel == SHARP:
-            return sharp.contiguous()
-        replicate = self.experiment.border != "valid"
-        return degrade(
-            sharp if replicate else window,
-            torch.from_numpy(self.kernel(kernel).psf),
+        return blurred(
+            face_window(self.faces, self.frame, images),
             images,
-            kernel,
+            None if kernel == SHARP else self.kernel(kernel),
             self.experiment.degradation(),
-            margin=0 if replicate else margin,
-            border="replicate" if replicate else "valid",
+            margin=self.faces.margin,
+            border=self.experiment.border,
         )
 
 

@@ -125,7 +125,7 @@ def run(
                     "Finished work is kept; run again with a smaller --jobs or --batch-size.",
                 ) from error
         except KeyboardInterrupt:
-            for child in multiprocessing.active_children():
+            for child in list(pool._processes.values()):
                 child.terminate()
             raise
         finally:

@@ -12,15 +12,16 @@ import dataclasses
 import hashlib
 import sys
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
 from blurface.errors import InputError
+from blurface.fingerprints import code_digest
 
 from .datasets import Protocol
-from .store import code_digest
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -64,7 +65,11 @@ class ReducedProtocol(Protocol):
     def read(self, image_id: str) -> NDArray[np.uint8]:
         """Decode an image, and reduce it if it is a probe."""
         pixels = super().read(image_id)
-        return reduce_and_enlarge(pixels, self.share) if _MARK in image_id else pixels
+        return reduce_and_enlarge(pixels, self.share) if image_id in self._probes else pixels
+
+    @cached_property
+    def _probes(self) -> frozenset[str]:
+        return frozenset(self.pairs.probes)
 
     def fingerprint(self) -> str:
         """As the protocol's, with the share and the code that reduces."""

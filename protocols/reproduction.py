@@ -18,10 +18,10 @@ from verification import statistics
 
 from . import paper
 from .analysis import pair_shares
-from .results import MEAN, Summary, clustered_mcnemar, slug
+from .results import MEAN, Summary, slug
 from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
-from .tables import Column, Table, Value, shown_p
+from .tables import Column, Table, Value, shown_interval, shown_p, shown_restorer
 from .timing import Timing
 
 HERE, PAPER = "here", "paper"
@@ -128,11 +128,11 @@ def subset_table(summaries: Sequence[Summary], verifier: str) -> Table:
             HERE,
             *values,
             float(np.mean(means)),
-            _percent(interval),
+            shown_interval(interval.low, interval.high),
             None if restorer == CONTROL else shown_p(p),
             _mean_of(having, verifier, restorer, MEAN, "psnr"),
             len(having),
-            f"{min(means) * 100:.2f} to {max(means) * 100:.2f}" if len(means) > 1 else None,
+            shown_interval(min(means), max(means)) if len(means) > 1 else None,
         )
         if restorer in paper.SUBSET_ACCURACY:
             table.add(*_quoted_subset(restorer))
@@ -177,7 +177,7 @@ def _over_draws(
         for name in (restorer, CONTROL)
     )
     genuine = np.concatenate([_genuine(summary, verifier) for summary in summaries])
-    return statistics.bootstrap_mean(shares, groups=genuine), clustered_mcnemar(shares, blurry)
+    return statistics.bootstrap_mean(shares, groups=genuine), statistics.clustered_mcnemar(shares, blurry)
 
 
 def _quoted_subset(restorer: str) -> list[Value]:
@@ -228,7 +228,7 @@ def whole_table(summaries: Sequence[Summary], verifier: str) -> Table:
             HERE,
             *(summary.value(verifier, restorer, kernel, "accuracy") for kernel in LEVIN),
             math.nan if row is None else row.value,
-            None if row is None else _percent(statistics.Interval(row.ci_low, row.ci_high)),
+            None if row is None else shown_interval(row.ci_low, row.ci_high),
             summary.value(verifier, restorer, MEAN, "recovered_share"),
             shown_p(summary.value(verifier, restorer, MEAN, "mcnemar_p")),
             summary.value(verifier, restorer, MEAN, "psnr"),
@@ -272,10 +272,10 @@ def linear_table(summary: Summary, verifier: str) -> Table:
         table.add(
             title_of(restorer),
             math.nan if psnr is None else psnr.value,
-            None if psnr is None else f"{psnr.ci_low:.2f} to {psnr.ci_high:.2f}",
+            None if psnr is None else shown_interval(psnr.ci_low, psnr.ci_high, 1),
             summary.value(verifier, restorer, kernel, "ssim"),
             math.nan if accuracy is None else accuracy.value,
-            None if accuracy is None else _percent(statistics.Interval(accuracy.ci_low, accuracy.ci_high)),
+            None if accuracy is None else shown_interval(accuracy.ci_low, accuracy.ci_high),
             shown_p(summary.value(verifier, restorer, kernel, "mcnemar_p")),
             None if quoted is None else f"{quoted:.2f}",
         )
@@ -313,12 +313,13 @@ def linear_grid(summary: Summary, verifier: str, metric: str) -> Table:
     def intervals(restorer: str) -> list[Value]:
         genuine = _genuine(summary, verifier)
         shares = [pair_shares(summary, verifier, restorer, kernels) for kernels in turned]
-        return [_percent(statistics.bootstrap_mean(share, groups=genuine)) for share in shares]
+        found = [statistics.bootstrap_mean(share, groups=genuine) for share in shares]
+        return [shown_interval(interval.low, interval.high) for interval in found]
 
     def ps(restorer: str) -> list[Value]:
         names = (restorer, CONTROL)
         pairs = [[pair_shares(summary, verifier, name, kernels) for name in names] for kernels in turned]
-        return [shown_p(clustered_mcnemar(*pair)) for pair in pairs]
+        return [shown_p(statistics.clustered_mcnemar(*pair)) for pair in pairs]
 
     for restorer in summary.restorers:
         values = [
@@ -371,7 +372,9 @@ def ablation_table(
     for label, summary, restorer in models:
         row = summary.row(verifier, restorer, MEAN, "accuracy")
         shares = pair_shares(summary, verifier, restorer)
-        comparable = first is not None and len(first) == len(shares)
+        p = None
+        if first is not None and len(first) == len(shares):
+            p = shown_p(statistics.clustered_mcnemar(shares, first))
         parameters, gflop = costs.get(label, (None, None))
         numbers = quoted.pop(label, None)
         table.add(
@@ -380,8 +383,8 @@ def ablation_table(
             None if gflop is None else f"{gflop:.2f}",
             summary.value(verifier, restorer, MEAN, "psnr"),
             math.nan if row is None else row.value,
-            None if row is None else _percent(statistics.Interval(row.ci_low, row.ci_high)),
-            shown_p(clustered_mcnemar(shares, first)) if comparable and first is not None else None,
+            None if row is None else shown_interval(row.ci_low, row.ci_high),
+            p,
             None if numbers is None else f"{numbers[0]:g}",
             None if numbers is None else f"{numbers[1]:g}",
         )
@@ -420,9 +423,7 @@ def grid_set(lengths: Iterable[float] = LENGTHS, angles: Iterable[float] = ANGLE
 
 def title_of(restorer: str) -> str:
     """A method's name in tables."""
-    if restorer == CONTROL:
-        return "none (blurry)"
-    return paper.TITLES.get(restorer, restorer)
+    return paper.TITLES.get(restorer, shown_restorer(restorer))
 
 
 def _verifier_note(verifier: str) -> str:
@@ -432,12 +433,6 @@ def _verifier_note(verifier: str) -> str:
             note + " It is also the teacher of the facial loss; other verifiers are independent of training."
         )
     return note + " It takes no part in training."
-
-
-def _percent(interval: statistics.Interval) -> Value:
-    if math.isnan(interval.low):
-        return None
-    return f"{interval.low * 100:.2f} to {interval.high * 100:.2f}"
 
 
 def _mean_of(summaries: Sequence[Summary], verifier: str, restorer: str, kernel: str, metric: str) -> float:

@@ -10,7 +10,8 @@ import io
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,12 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
+from blurface.files import write_atomic
 from verification import scoring, statistics
 
 from . import quality
 from .record import LOCAL, Places, hide
 from .runner import CONTROL, SHARP, Evaluation
-from .store import write_atomic
 from .tables import Table
 
 MEAN = "mean"
@@ -117,18 +118,19 @@ class Summary:
     verifiers: list[str]
     restorers: list[str]
     kernels: list[str]
-    _index: dict[tuple[str, str, str, str], Row] = field(default_factory=dict, repr=False)
 
     def row(self, verifier: str, restorer: str, kernel: str, metric: str) -> Row | None:
         """The row of a figure, or None."""
-        if not self._index:
-            self._index = {(r.verifier, r.restorer, r.kernel, r.metric): r for r in self.rows}
         return self._index.get((verifier, restorer, kernel, metric))
 
     def value(self, verifier: str, restorer: str, kernel: str, metric: str) -> float:
         """The value of a figure; NaN where there is none."""
         row = self.row(verifier, restorer, kernel, metric)
         return math.nan if row is None else row.value
+
+    @cached_property
+    def _index(self) -> dict[tuple[str, str, str, str], Row]:
+        return {(r.verifier, r.restorer, r.kernel, r.metric): r for r in self.rows}
 
 
 @dataclass
@@ -443,9 +445,9 @@ def _mean_rows(
         return
     blurry = np.mean([control[kernel].own.correct for kernel in kernels], axis=0)
     sharp = control[SHARP].own
-    add("mcnemar_p", clustered_mcnemar(own, blurry))
+    add("mcnemar_p", statistics.clustered_mcnemar(own, blurry))
     carried = np.mean([control[kernel].fixed.correct for kernel in kernels], axis=0)
-    add("mcnemar_p_fixed", clustered_mcnemar(fixed, carried))
+    add("mcnemar_p_fixed", statistics.clustered_mcnemar(fixed, carried))
     means = (
         mean("accuracy")[0],
         float(np.mean([control[kernel].own.mean for kernel in kernels])),
@@ -467,33 +469,6 @@ def _quality_rows(
             collect.add(restorer, kernel, metric, math.nan, note="insufficient data: no readable picture")
 
 
-def clustered_mcnemar(first: NDArray[Any], second: NDArray[Any]) -> float:
-    """Do two methods differ over several decisions on each pair?
-
-    Parameters
-    ----------
-    first, second : ndarray
-        (N,) share of right decisions on each pair, over the same conditions.
-
-    Returns
-    -------
-    float
-        Two-sided p of (sum d)^2 / sum d^2, d the difference of a pair, against chi-squared with one
-        degree of freedom. With one decision a pair it is McNemar's test without correction. Decisions
-        on one pair may depend on each other in any way.
-
-    References
-    ----------
-    Durkalski, Palesch, Lipsitz, Rust, "Analysis of clustered matched-pair data", Statistics in
-    Medicine 22(15), 2003.
-    """
-    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
-    spread = float((difference**2).sum())
-    if spread == 0:
-        return 1.0
-    return float(stats.chi2.sf(float(difference.sum()) ** 2 / spread, 1))
-
-
 def _accuracy_interval(correct: NDArray[Any], genuine: NDArray[np.bool_], seed: int) -> statistics.Interval:
     return statistics.bootstrap_mean(correct, groups=genuine, seed=seed)
 
@@ -501,6 +476,7 @@ def _accuracy_interval(correct: NDArray[Any], genuine: NDArray[np.bool_], seed: 
 def _student(values: NDArray[np.float64]) -> statistics.Interval:
     if len(values) < 2:
         return statistics.Interval(math.nan, math.nan)
+    # Not stats.t.interval: that knows none of equal values, as of the sharp faces' PSNR.
     half = float(stats.t.ppf(0.5 + statistics.LEVEL / 2, len(values) - 1) * stats.sem(values))
     return statistics.Interval(float(values.mean()) - half, float(values.mean()) + half)
 
@@ -556,7 +532,7 @@ def write(
 
     about = hide(summary.about, known)
     rows = [dataclasses.replace(row, kernel_set=hide(row.kernel_set, known)) for row in summary.rows]
-    shown = dataclasses.replace(summary, rows=rows, about=about, _index={})
+    shown = dataclasses.replace(summary, rows=rows, about=about)
     put("results.csv", results_csv(rows))
     put("results.json", results_json(shown))
     for verifier, frame in summary.scores.items():

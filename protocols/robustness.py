@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from .experiments import Experiment
 from .results import MEAN, Summary, slug
 from .runner import CONTROL
-from .tables import Column, Table, shown_p
+from .tables import Column, Table, shown_interval, shown_p, shown_restorer
 
 NOISES = (0.0, 0.01, 0.02, 0.05)
 """Standard deviations on the scale of [0, 1]; 0.01 is a well-lit sensor, 0.05 a dark one."""
@@ -102,9 +102,9 @@ def robustness_table(measured: Sequence[tuple[Condition, Summary]], verifier: st
                 condition.noise,
                 "none" if condition.jpeg is None else str(condition.jpeg),
                 condition.size,
-                "none (blurry)" if restorer == CONTROL else restorer,
+                shown_restorer(restorer),
                 row.value,
-                f"{row.ci_low * 100:.2f} to {row.ci_high * 100:.2f}",
+                shown_interval(row.ci_low, row.ci_high),
                 None if restorer == CONTROL else row.value - blurry,
                 shown_p(summary.value(verifier, restorer, MEAN, "mcnemar_p")),
                 summary.value(verifier, restorer, MEAN, "psnr"),

@@ -8,7 +8,7 @@ import math
 from . import quality
 from .results import FARS, MEAN, Row, Summary, slug
 from .runner import CONTROL, SHARP
-from .tables import Column, Table, Value, shown_p
+from .tables import Column, Table, Value, shown_interval, shown_p, shown_restorer
 
 
 def run_tables(summary: Summary) -> list[Table]:
@@ -50,7 +50,7 @@ def verifiers_table(summary: Summary) -> Table:
             value = functools.partial(summary.value, verifier, restorer, MEAN)
             table.add(
                 verifier,
-                _label(restorer),
+                shown_restorer(restorer),
                 value("accuracy"),
                 _interval(summary.row(verifier, restorer, MEAN, "accuracy")),
                 math.nan if restorer == CONTROL else value("accuracy") - blurry,
@@ -78,14 +78,8 @@ def _head(summary: Summary, verifier: str) -> str:
     return what
 
 
-def _label(restorer: str) -> str:
-    return "none (blurry)" if restorer == CONTROL else restorer
-
-
-def _interval(row: Row | None, scale: float = 100, digits: int = 2) -> Value:
-    if row is None or math.isnan(row.ci_low):
-        return None
-    return f"{row.ci_low * scale:.{digits}f} to {row.ci_high * scale:.{digits}f}"
+def _interval(row: Row | None) -> Value:
+    return None if row is None else shown_interval(row.ci_low, row.ci_high)
 
 
 def _accuracy_table(summary: Summary, verifier: str) -> Table:
@@ -108,7 +102,7 @@ def _accuracy_table(summary: Summary, verifier: str) -> Table:
             return summary.value(verifier, restorer, kernel, metric)
 
         table.add(
-            _label(restorer),
+            shown_restorer(restorer),
             *(value("accuracy", kernel) for kernel in summary.kernels),
             value("accuracy"),
             _interval(summary.row(verifier, restorer, MEAN, "accuracy")),
@@ -164,7 +158,7 @@ def _fixed_table(summary: Summary, verifier: str) -> Table:
     for restorer in summary.restorers:
         metrics = ("fnmr_fixed", "fmr_fixed", "genuine_shift", "impostor_shift")
         table.add(
-            _label(restorer),
+            shown_restorer(restorer),
             *(summary.value(verifier, restorer, k, "accuracy_fixed") for k in (*summary.kernels, MEAN)),
             _interval(summary.row(verifier, restorer, MEAN, "accuracy_fixed")),
             shown_p(summary.value(verifier, restorer, MEAN, "mcnemar_p_fixed")),
@@ -190,7 +184,7 @@ def _roc_table(summary: Summary, verifier: str) -> Table:
     notes = set()
     for restorer in summary.restorers:
         rows = [summary.row(verifier, restorer, MEAN, metric) for metric in (*FARS, "eer", "auc", "fte")]
-        table.add(_label(restorer), *(math.nan if row is None else row.value for row in rows))
+        table.add(shown_restorer(restorer), *(math.nan if row is None else row.value for row in rows))
         notes |= {row.note for row in rows if row is not None and row.note}
     table.notes += sorted(f"{note[0].upper()}{note[1:]}." for note in notes)
     return table
@@ -206,7 +200,7 @@ def _quality_table(summary: Summary, verifier: str) -> Table:
     for restorer in summary.restorers:
         for metric in quality.DEFINITIONS:
             values = (summary.value(verifier, restorer, k, metric) for k in (*summary.kernels, MEAN))
-            table.add(_label(restorer), metric, *values)
+            table.add(shown_restorer(restorer), metric, *values)
     table.notes += [f"{metric}: {text}." for metric, text in quality.DEFINITIONS.items()]
     return table
 

@@ -15,6 +15,7 @@ no figure depends on ``jobs``, on the order in which tasks finish, or on where a
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +32,7 @@ from torch import Tensor
 import blurface.kernels.convolve
 from blurface import assets
 from blurface.errors import BlurfaceError, InputError
+from blurface.fingerprints import code_digest
 from blurface.gate import kernel_spread
 from blurface.kernels import Kernel, KernelSet
 from blurface.restorers import create_restorer, restorers
@@ -47,7 +49,7 @@ from .aligned import FaceSet, align_faces
 from .datasets import Protocol
 from .degradation import Degradation, degrade, from_bytes, to_bytes
 from .quality import PSNR_CAP, measure
-from .store import Arrays, CellStore, cell_key, code_digest
+from .store import Arrays, CellStore, cell_key
 
 Border = Literal["valid", "replicate"]
 Progress = Callable[[str, int, int], None]
@@ -192,16 +194,23 @@ class Worker:
         """The restorer called ``name``, with the options of the settings."""
         if name not in self._restorers:
             settings = self.context.settings
-            self._restorers[name] = _restorer(_chosen(settings.restorers, name), settings.device)
+            self._restorers[name] = build_restorer(_chosen(settings.restorers, name), settings.device)
         return self._restorers[name]
 
     def embedder(self, name: str) -> Embedder:
         """The verifier called ``name``."""
         if name not in self._embedders:
-            self._embedders[name] = _embedder(
-                _chosen(self.context.settings.verifiers, name), self.context.settings
+            settings = self.context.settings
+            self._embedders[name] = build_embedder(
+                _chosen(settings.verifiers, name), settings.device, settings.data_root
             )
         return self._embedders[name]
+
+    def with_faces(self, faces: FaceSet) -> Worker:
+        """A worker for other faces, with the restorers and verifiers that this one has created."""
+        other = Worker(dataclasses.replace(self.context, faces=faces))
+        other._restorers, other._embedders = self._restorers, self._embedders
+        return other
 
     def compute(self, task: Task) -> dict[str, float]:
         """Compute a task and store its chunks.
@@ -213,14 +222,20 @@ class Worker:
         """
         clock = _Clock()
         settings, faces = self.context.settings, self.context.faces
-        window = torch.from_numpy(faces.window(task.frame, task.images)).permute(0, 3, 1, 2).contiguous()
-        margin = faces.margin
-        sharp = window[..., margin : window.shape[-2] - margin, margin : window.shape[-1] - margin]
+        window = face_window(faces, task.frame, task.images)
+        sharp = without_margin(window, faces.margin)
         readable = faces.readable(task.images)
         clock.lap("read")
         blurry = sharp
         if task.products[0].restorer is not None:
-            blurry = self._blur(task, window, sharp)
+            blurry = blurred(
+                window,
+                task.images,
+                task.kernel,
+                settings.degradation,
+                margin=faces.margin,
+                border=settings.border,
+            )
             clock.lap("blur")
         once = _Once(self, task, from_bytes(blurry))
         reach = task.kernel.size // 2 if task.kernel is not None else 0
@@ -244,21 +259,6 @@ class Worker:
             clock.lap("restore")
             self._save(task.spread, task, {"spread": np.where(readable, spread, np.nan)})
         return clock.seconds
-
-    def _blur(self, task: Task, window: Tensor, sharp: Tensor) -> Tensor:
-        if task.kernel is None:
-            return sharp.contiguous()
-        settings = self.context.settings
-        replicate = settings.border == "replicate"
-        return degrade(
-            sharp if replicate else window,
-            torch.from_numpy(task.kernel.psf),
-            task.images,
-            task.kernel.name,
-            settings.degradation,
-            margin=0 if replicate else self.context.faces.margin,
-            border=settings.border,
-        )
 
     def _save(self, key: str, task: Task, arrays: Arrays) -> None:
         self.store.save_chunk(key, task.start, task.stop, arrays)
@@ -315,6 +315,66 @@ class _Once:
                     assert isinstance(result, Tensor)
                     self._made = result, None
         return self._made
+
+
+def margin_for(kernels: KernelSet) -> int:
+    """Pixels around a face that its blur needs, in steps of 8 so that kernel sets share aligned faces."""
+    return -(-max(16, kernels.half_width) // 8) * 8
+
+
+def face_window(faces: FaceSet, frame: str, images: Sequence[str]) -> Tensor:
+    """(n, 3, H + 2 margin, W + 2 margin) uint8: some faces in a frame, with their margin."""
+    return torch.from_numpy(faces.window(frame, images)).permute(0, 3, 1, 2).contiguous()
+
+
+def without_margin(window: Tensor, margin: int) -> Tensor:
+    """The faces themselves, a view."""
+    return window[..., margin : window.shape[-2] - margin, margin : window.shape[-1] - margin]
+
+
+def blurred(
+    window: Tensor,
+    images: Sequence[str],
+    kernel: Kernel | None,
+    degradation: Degradation,
+    *,
+    margin: int,
+    border: Border,
+) -> Tensor:
+    """Probes as a run makes them.
+
+    Parameters
+    ----------
+    window : Tensor
+        Faces with their margin, as :func:`face_window` gives them.
+    images : sequence of str
+        Identifier of each face.
+    kernel : Kernel or None
+        None: no blur, no noise, no JPEG.
+    degradation : Degradation
+    margin : int
+        Of the window.
+    border : {"valid", "replicate"}
+        Whether the blur sees the margin, or the face's edge repeated.
+
+    Returns
+    -------
+    Tensor
+        (n, 3, H, W) uint8.
+    """
+    sharp = without_margin(window, margin)
+    if kernel is None:
+        return sharp.contiguous()
+    replicate = border == "replicate"
+    return degrade(
+        sharp if replicate else window,
+        torch.from_numpy(kernel.psf),
+        images,
+        kernel.name,
+        degradation,
+        margin=0 if replicate else margin,
+        border=border,
+    )
 
 
 def source(restorer: Restorer) -> Restorer:
@@ -470,13 +530,11 @@ def evaluate(
         planner.embedder(choice.name)
     planner.store.sweep()
 
-    margin = -(-max(16, kernels.half_width) // 8) * 8
     faces = align_faces(
-        protocol, margin, cache, device=settings.device, jobs=settings.jobs, progress=progress
+        protocol, margin_for(kernels), cache, device=settings.device, jobs=settings.jobs, progress=progress
     )
     built = time.perf_counter()
-    worker = Worker(Context(faces, cache / "cells", settings))
-    worker._restorers, worker._embedders = planner._restorers, planner._embedders
+    worker = planner.with_faces(faces)
     keys, fingerprints = _keys(protocol, kernels, settings, faces, worker)
     evaluation = Evaluation(protocol, kernels, settings, faces, worker, keys, fingerprints)
     plan = _Plan(evaluation, worker, keys, fresh)
@@ -744,17 +802,19 @@ def _chosen(choices: tuple[Choice, ...], name: str) -> Choice:
     return next((choice for choice in choices if choice.name == name), Choice(name))
 
 
-def _restorer(choice: Choice, device: str) -> Restorer:
+def build_restorer(choice: Choice, device: str = "cpu") -> Restorer:
+    """Create a restorer; it gets the device if it takes one and its options name none."""
     options = dict(choice.options)
     if "device" in _parameters(restorers.entry(choice.name).load()):
         options.setdefault("device", device)
     return create_restorer(choice.name, **options)
 
 
-def _embedder(choice: Choice, settings: Settings) -> Embedder:
+def build_embedder(choice: Choice, device: str = "cpu", data_root: Path | None = None) -> Embedder:
+    """Create a verifier; it gets the device and the folder of data if it takes them, as a restorer."""
     options = dict(choice.options)
     accepted = _parameters(embedders.entry(choice.name).load())
-    for name, value in (("device", settings.device), ("data_root", settings.data_root)):
+    for name, value in (("device", device), ("data_root", data_root)):
         if name in accepted:
             options.setdefault(name, value)
     return create_embedder(choice.name, **options)

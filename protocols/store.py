@@ -13,24 +13,21 @@ computed again. Several runs may share one store.
 
 from __future__ import annotations
 
-import ast
 import hashlib
-import inspect
 import io
 import json
-import os
-import secrets
 import shutil
 import time
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from blurface.files import write_atomic
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -50,38 +47,6 @@ def cell_key(parts: Mapping[str, Any]) -> str:
     """
     text = json.dumps(parts, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
-
-
-def code_digest(*modules: ModuleType | Callable[..., Any]) -> str:
-    """Hash of what modules or functions compute: their syntax trees without docstrings and comments.
-
-    Part of a key, so that cells made by other code are not taken for this code's.
-    """
-    digest = hashlib.sha256()
-    for module in modules:
-        tree = ast.parse(inspect.getsource(module))
-        for node in ast.walk(tree):
-            if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
-                head = node.body[0] if node.body else None
-                if (
-                    isinstance(head, ast.Expr)
-                    and isinstance(head.value, ast.Constant)
-                    and isinstance(head.value.value, str)
-                ):
-                    node.body = node.body[1:] or [ast.Pass()]
-        digest.update(ast.dump(tree, include_attributes=False).encode())
-    return digest.hexdigest()[:16]
-
-
-def write_atomic(path: Path, content: bytes | str) -> None:
-    """Write a file under a temporary name beside it and rename it, making its folder first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
-    try:
-        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 class CellStore:
@@ -148,7 +113,7 @@ class CellStore:
     def sweep(self) -> None:
         """Remove temporary files that a killed run left a day ago or earlier."""
         now = time.time()
-        for path in self.root.glob("??/**/.*.tmp"):
+        for path in self.root.glob("??/**/.blurface-*.part"):
             try:
                 if now - path.stat().st_mtime > _STALE_SECONDS:
                     path.unlink()

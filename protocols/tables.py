@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from .store import write_atomic
+from blurface.files import write_atomic
+
+from .runner import CONTROL
 
 Value = float | int | str | None
 Better = Literal["high", "low", "none"]
@@ -228,6 +230,18 @@ def shown_p(value: float) -> str | None:
     if math.isnan(value):
         return None
     return "< 0.0001" if value < 1e-4 else f"{value:.2g}"
+
+
+def shown_interval(low: float, high: float, scale: float = 100, digits: int = 2) -> str | None:
+    """An interval as tables show it, by default in percent; None where there is none."""
+    if math.isnan(low) or math.isnan(high):
+        return None
+    return f"{low * scale:.{digits}f} to {high * scale:.{digits}f}"
+
+
+def shown_restorer(name: str) -> str:
+    """A restorer's name as tables show it."""
+    return "none (blurry)" if name == CONTROL else name
 
 
 def latex_escape(text: str) -> str:

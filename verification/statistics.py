@@ -170,6 +170,33 @@ def mcnemar(first: ArrayLike, second: ArrayLike) -> McNemar:
     return McNemar(only_a, only_b, min(1.0, tail), min(1.0, middle))
 
 
+def clustered_mcnemar(first: ArrayLike, second: ArrayLike) -> float:
+    """Do two methods differ over several decisions on each pair?
+
+    Parameters
+    ----------
+    first, second : array_like
+        (N,) share of right decisions on each pair, over the same conditions.
+
+    Returns
+    -------
+    float
+        Two-sided p of (sum d)^2 / sum d^2, d the difference of a pair, against chi-squared with one
+        degree of freedom. With one decision a pair it is McNemar's test without correction. Decisions
+        on one pair may depend on each other in any way.
+
+    References
+    ----------
+    Durkalski, Palesch, Lipsitz, Rust, "Analysis of clustered matched-pair data", Statistics in
+    Medicine 22(15), 2003.
+    """
+    difference = np.asarray(first, np.float64) - np.asarray(second, np.float64)
+    spread = float((difference**2).sum())
+    if spread == 0:
+        return 1.0
+    return float(stats.chi2.sf(float(difference.sum()) ** 2 / spread, 1))
+
+
 def _check(values: NDArray[np.float64], level: float, resamples: int) -> None:
     if values.ndim != 1:
         raise InputError(f"Values must be (N,), not {values.shape}.")

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..errors import DataError
+from ..files import write_atomic
 from .archives import unpack
 from .catalogue import Asset, RemoteFile
 
@@ -110,13 +111,7 @@ def download_file(asset: Asset, file: RemoteFile, root: Path, progress: bool) ->
     else:
         (root / file.target).parent.mkdir(parents=True, exist_ok=True)
         os.replace(done, root / file.target)
-    _write_text(_receipt(file, root), json.dumps(receipt))
-
-
-def _write_text(path: Path, text: str) -> None:
-    beside = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    beside.write_text(text)
-    os.replace(beside, path)
+    write_atomic(_receipt(file, root), json.dumps(receipt))
 
 
 class _Resuming:
@@ -192,7 +187,7 @@ class _Resuming:
             total = start + int(length) if length and length.isdigit() else None
             etag = response.headers.get("ETag", "")
             strong = etag if etag and not etag.startswith("W/") else ""
-            _write_text(self.note, json.dumps({"url": url, "etag": strong}))
+            write_atomic(self.note, json.dumps({"url": url, "etag": strong}))
             self._write(response, start, total)
             if total is not None and self._have() != total:
                 raise requests.exceptions.ConnectionError(f"cut after {self._have():,} of {total:,} bytes")

@@ -27,13 +27,14 @@ def best_backend(name: str = "fast") -> str:
     Parameters
     ----------
     name : str
-        Of the network.
+        Of a restorer; for what is no network the answer is PyTorch.
     """
     from importlib.util import find_spec
 
+    from ..networks import NETWORKS
     from ..weights import bf16_is_fast
 
-    if bf16_is_fast() or name in _FASTEST_IN_TORCH:
+    if bf16_is_fast() or name in _FASTEST_IN_TORCH or name not in NETWORKS:
         return "torch"
     return next((name for name in ("onnxruntime", "openvino") if find_spec(name)), "torch")
 

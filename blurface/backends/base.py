@@ -11,9 +11,20 @@ Array = NDArray[np.float32]
 
 
 class Backend(Protocol):
-    """Runs one network. :meth:`run` may be called from several threads."""
+    """Runs one exported network. :meth:`run` may be called from several threads.
+
+    Attributes
+    ----------
+    name : str
+    card : dict
+        What ``blurface export`` wrote into the file: ``blurface_model``, ``blurface_gate`` and others.
+    estimates_kernel : bool
+        Whether :meth:`run` gives kernels.
+    """
 
     name: ClassVar[str]
+    card: dict[str, str]
+    estimates_kernel: bool
 
     def run(self, batch: Array) -> tuple[Array, Array | None]:
         """Restore a batch.

@@ -53,6 +53,12 @@ class OnnxRuntimeBackend:
                 f"{path} has the outputs {', '.join(outputs)}, not 'restored'.", "Use blurface export."
             )
         self._outputs = [name for name in ("restored", "kernel") if name in outputs]
+        self.estimates_kernel = len(self._outputs) > 1
+        self.card: dict[str, str] = dict(self._session.get_modelmeta().custom_metadata_map)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Sessions neither copy nor pickle: the file is opened again.
+        return type(self), (self._path, self._threads)
 
     def _opened(self, threads: int) -> Any:
         try:

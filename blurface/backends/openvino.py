@@ -69,7 +69,14 @@ class OpenVinoBackend:
         except RuntimeError as error:
             raise WeightsError(f"{path} is no model for OpenVINO ({error}).", "Export it again.") from error
         self._outputs = [name for name in ("restored", "kernel") if name in outputs]
+        self.estimates_kernel = len(self._outputs) > 1
+        self.card = _card(model)
+        self._arguments = (path, threads, precision, tuple(static))
         self._local = threading.local()  # an inference request serves one thread
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Compiled models neither copy nor pickle: the file is opened again.
+        return type(self), self._arguments
 
     def run(self, batch: Array) -> tuple[Array, Array | None]:
         """See :class:`~blurface.backends.base.Backend`."""
@@ -82,3 +89,13 @@ class OpenVinoBackend:
         # Copied: the request writes into the same memory next time.
         results = [request.get_tensor(name).data.copy() for name in self._outputs]
         return results[0], results[1] if len(results) > 1 else None
+
+
+def _card(model: Any) -> dict[str, str]:
+    """The metadata of the ONNX file that a model is or was made of."""
+    kept = ["blurface_model", "blurface_gate", "blurface_version"]
+    return {
+        name: model.get_rt_info(["framework", name]).astype(str)
+        for name in kept
+        if model.has_rt_info(["framework", name])
+    }

@@ -64,6 +64,8 @@ def export(
     restorer = create_restorer(model, device="cpu", **options)
     suffix = ".xml" if format_ == "openvino" else ".int8.onnx" if precision == "int8" else ".onnx"
     path = out or Path(f"{restorer.name}{suffix}")
+    if path.is_dir() or (path.suffix == ".xml") != (format_ == "openvino"):
+        raise InputError(f"{path} is no name for a file of {format_}.", f"Use e.g. {restorer.name}{suffix}.")
     if not path.parent.is_dir():
         raise InputError(f"The folder {path.parent} does not exist.", "Make it, or use another --out.")
     from ..export import export_onnx, export_openvino

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from ..errors import InputError
+from ..fingerprints import class_digest, versions_of
+from ..gate import Gate
+
+_FOLLOWED = ("blurface.restorers", "blurface.tiles", "blurface.gate")
+"""Whose code is part of a fingerprint, as far as a restorer's module takes something from it."""
 
 
 class Restorer:
@@ -25,6 +27,10 @@ class Restorer:
         Registered name.
     blind : bool
         False where the true kernel has to be given (``kernels=``): an oracle, for orientation.
+    estimates_kernel : bool
+        Whether the kernel comes with the restored picture at no further cost.
+    distributions : tuple of str
+        Packages beside PyTorch and NumPy whose version determines the result.
     device : torch.device
         Where :meth:`restore` computes; inputs may lie anywhere, outputs come back to the input's.
     batch_size : int
@@ -33,6 +39,8 @@ class Restorer:
 
     name: ClassVar[str] = ""
     blind: ClassVar[bool] = True
+    estimates_kernel: ClassVar[bool] = False
+    distributions: ClassVar[tuple[str, ...]] = ()
     batch_size: int = 32
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
@@ -85,18 +93,25 @@ class Restorer:
     ) -> tuple[Tensor, Tensor | None]:
         raise TypeError(f"{type(self).__name__} does not implement _restore.")
 
+    def calibrated_gate(self) -> Gate | None:
+        """The thresholds calibrated for the very weights that are used; None where there are none."""
+        return None
+
     def options(self) -> dict[str, Any]:
         """The options that determine the result, as JSON values (part of a cell's key)."""
         return {}
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the result: name, options, a digest of the code.
+        """Everything that determines the result: name, options, a digest of the code, versions.
 
-        Networks add the SHA-256 of their weights.
+        Networks add their own code and the SHA-256 of their weights.
         """
-        path = inspect.getsourcefile(type(self))
-        code = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else "?"
-        return {"name": self.name, "options": self.options(), "code": code}
+        return {
+            "name": self.name,
+            "options": self.options(),
+            "code": class_digest(type(self), *_FOLLOWED),
+            **({"versions": versions_of(*self.distributions)} if self.distributions else {}),
+        }
 
     def gflop(self, height: int = 112, width: int = 96) -> float | None:
         """GFLOP (two per multiply-add) for one image of this size; None where it is not fixed."""

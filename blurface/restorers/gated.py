@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import torch
@@ -48,7 +47,7 @@ class Gated(Restorer):
         self.inner = create_restorer(inner, device=device, **options)
         super().__init__(self.inner.device)
         self.batch_size = self.inner.batch_size
-        gate = Gate.of_weights(str(getattr(self.inner, "weights", None) or self.inner.name))
+        gate = self.inner.calibrated_gate()
         if low is not None or high is not None:
             if low is None or high is None:
                 raise InputError("Only one of low and high is given.", "Give both, or neither.")
@@ -80,16 +79,17 @@ class Gated(Restorer):
         # Pictures of weight 0 are the very input, not the input to rounding.
         return torch.where(weight > 0, batch + weight * (restored - batch), batch)
 
+    def calibrated_gate(self) -> Gate:
+        """Its own."""
+        return self.gate
+
     def options(self) -> dict[str, Any]:
         """Thresholds."""
         return {"low": self.gate.low, "high": self.gate.high}
 
     def fingerprint(self) -> dict[str, Any]:
         """Thresholds, the gate's code, and all that determines the inner restorer."""
-        from ..assets import sha256_file
-
-        code = sha256_file(Path(__file__).parents[1] / "gate.py")[:16]
-        return {**super().fingerprint(), "gate_code": code, "inner": self.inner.fingerprint()}
+        return {**super().fingerprint(), "inner": self.inner.fingerprint()}
 
     def gflop(self, height: int = 112, width: int = 96) -> float | None:
         """Of the inner restorer: the score costs nothing more."""

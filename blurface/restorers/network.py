@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-import inspect
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from ..errors import InputError
+from ..errors import InputError, WeightsError
+from ..fingerprints import class_digest
+from ..gate import Gate
+from ..networks import NETWORKS
 from ..tiles import restore_in_tiles
-from ..weights import bf16_is_fast, load_model, model_digest
+from ..weights import bf16_is_fast, load_model, model_digest, model_path, network_name
 from .base import Restorer
+
+PRECISIONS = {"fp32": "float32", "bf16": "bfloat16"}
+"""Short names, as exported files and their runtimes have them."""
 
 
 class NetworkRestorer(Restorer):
@@ -29,7 +33,15 @@ class NetworkRestorer(Restorer):
         Default: the packaged model of this restorer's name.
     device : str or torch.device
     precision : {"auto", "float32", "bfloat16"}
-        ``"auto"`` takes bfloat16 where the device computes it natively.
+        ``"auto"`` takes bfloat16 where the device computes it natively; ``"fp32"`` and ``"bf16"`` will do as
+        well.
+
+    Raises
+    ------
+    InputError
+        If there is no such precision.
+    WeightsError
+        If the weights are damaged or another network's.
 
     Attributes
     ----------
@@ -40,8 +52,6 @@ class NetworkRestorer(Restorer):
         How the weights were trained.
     """
 
-    estimates_kernel: ClassVar[bool] = False
-
     def __init__(
         self,
         weights: str | Path | None = None,
@@ -49,9 +59,16 @@ class NetworkRestorer(Restorer):
         precision: str = "auto",
     ) -> None:
         super().__init__(device)
-        if precision not in ("auto", "float32", "bfloat16"):
+        precision = PRECISIONS.get(precision, precision)
+        if precision not in ("auto", *PRECISIONS.values()):
             raise InputError(f"precision={precision!r} is unknown.", "Choose auto, float32 or bfloat16.")
         self.weights = str(weights) if weights is not None else self.name
+        if weights is not None and self.name in NETWORKS:
+            found = network_name(model_path(weights))
+            if found != self.name:
+                raise WeightsError(
+                    f"{weights} are weights of {found!r}, not of {self.name!r}.", f"Use them with {found!r}."
+                )
         module, self.note = load_model(self.weights)
         self.module: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = bf16_is_fast(self.device) if precision == "auto" else precision == "bfloat16"
@@ -80,6 +97,10 @@ class NetworkRestorer(Restorer):
         other._ready = other._prepared()
         return other
 
+    def calibrated_gate(self) -> Gate | None:
+        """From the card beside the weights."""
+        return Gate.of_weights(self.weights)
+
     def autocast(self) -> AbstractContextManager[Any]:
         """The precision that the network runs in."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
@@ -100,9 +121,8 @@ class NetworkRestorer(Restorer):
 
     def fingerprint(self) -> dict[str, Any]:
         """Name, options, digests of the network's code and weights."""
-        path = inspect.getsourcefile(type(self.module))
-        code = hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] if path else "?"
-        return super().fingerprint() | {"network": code, "weights": model_digest(self.weights)}
+        network = class_digest(type(self.module), "blurface.networks")
+        return super().fingerprint() | {"network": network, "weights": model_digest(self.weights)}
 
     def gflop(self, height: int = 112, width: int = 96) -> float:
         """GFLOP of one image, counted by PyTorch (two per multiply-add; without FFTs)."""

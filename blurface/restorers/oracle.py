@@ -64,6 +64,7 @@ class _Oracle(Restorer):
     """Runs a method for one channel over a batch, with extended borders."""
 
     blind: ClassVar[bool] = False
+    distributions: ClassVar[tuple[str, ...]] = ("scikit-image", "scipy")
     batch_size = 32
 
     def _restore(
@@ -79,7 +80,7 @@ class _Oracle(Restorer):
         images = batch.cpu().numpy()
         psfs = np.broadcast_to(kernels.cpu().numpy(), (images.shape[0], *kernels.shape[1:]))
         restored = np.stack([self._face(image, psf) for image, psf in zip(images, psfs, strict=True)])
-        return torch.from_numpy(restored).to(batch.device), kernels
+        return torch.from_numpy(restored).to(batch.device), kernels.expand(images.shape[0], -1, -1)
 
     def _face(self, image: NDArray[np.float32], psf: NDArray[np.float32]) -> NDArray[np.float32]:
         pad = self._pad(psf.shape[0])

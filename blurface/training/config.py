@@ -10,6 +10,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import BlurfaceError
 from .losses import LossWeights
 from .pairs import Degradation
@@ -24,7 +26,7 @@ class Schedule:
     steps : int
         Length of the run. A longer one can go on from any checkpoint before ``decay`` begins.
     batch_size : int
-        Global, over all processes.
+        Global, over all processes: a multiple of their number.
     optimiser : {"muon", "adamw", "rmsprop"}
     lr, adam_lr : float
         Peak learning rates.
@@ -88,14 +90,8 @@ class Schedule:
 
 def interpolate(points: tuple[tuple[int, float], ...], step: int) -> float:
     """Piecewise linear through (step, value) points, constant outside; 0 without points."""
-    if not points:
-        return 0.0
-    if step <= points[0][0]:
-        return float(points[0][1])
-    for (left, low), (right, high) in pairwise(points):
-        if step <= right:
-            return float(low + (high - low) * (step - left) / (right - left))
-    return float(points[-1][1])
+    steps, values = zip(*(points or ((0, 0.0),)))
+    return float(np.interp(step, steps, values))
 
 
 @dataclass(frozen=True)
@@ -187,8 +183,11 @@ def _check_value(where: str, name: str, annotation: str, value: Any) -> None:
             raise wrong(f"It must be {low:g} or more." if high == _INFINITE else "It must lie in [0, 1].")
     if name in _CHOICES and value not in _CHOICES[name]:
         raise wrong(f"Known: {', '.join(_CHOICES[name])}.")
-    if annotation.startswith("tuple") and name in _POINTS and not all(map(_is_pair, value)):
-        raise wrong("It must be a list of [step, value].")
+    if annotation.startswith("tuple") and name in _POINTS:
+        if not all(map(_is_pair, value)):
+            raise wrong("It must be a list of [step, value].")
+        if any(before[0] > after[0] for before, after in pairwise(value)):
+            raise wrong("Its steps must not fall.")
     if name == "valid_size" and not (_is_pair(value) and 1 <= value[0] <= value[1]):
         raise wrong("It must be [least, greatest] in pixels, 1 or more.")
     if name == "data" and not all(isinstance(entry, str) for entry in value):

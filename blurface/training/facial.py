@@ -8,7 +8,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.utils import fusion
 
 from .losses import Embed
 
@@ -104,17 +103,8 @@ class _FrozenPrelu(nn.Module):
 
 
 def _freeze(module: nn.Module) -> None:
-    """Fuse every batch norm into the convolution before it; replace PReLUs and convolutions."""
-    previous: tuple[str, nn.Conv2d] | None = None
+    """Replace PReLUs and convolutions."""
     for name, child in list(module.named_children()):
-        if isinstance(child, nn.BatchNorm2d) and previous is not None:
-            setattr(module, name, nn.Identity())
-            name, child = previous[0], fusion.fuse_conv_bn_eval(previous[1], child)
-            previous = None
-        elif isinstance(child, nn.Conv2d):
-            previous = (name, child)
-        else:
-            previous = None
         if isinstance(child, nn.PReLU):
             setattr(module, name, _FrozenPrelu(child.weight))
         elif isinstance(child, nn.Conv2d):
@@ -131,9 +121,9 @@ def _frozen_convolution(convolution: nn.Conv2d) -> nn.Module:
 def frozen_embedder(module: nn.Module) -> Embed:
     """A frozen copy of an embedder whose backward to the image is cheap.
 
-    Batch norms are folded into the convolutions before them, no gradient is made for weights, and
-    the backward of a convolution is a convolution. Under autocast it computes in the lower
-    precision (with bfloat16 embeddings agree to a cosine of 0.999).
+    No gradient is made for weights, and the backward of a convolution is a convolution. Under autocast
+    it computes in the lower precision (with bfloat16 embeddings agree to a cosine of 0.999). Batch norms
+    stay: ``verification``'s embedders have folded theirs into the convolutions before them.
 
     Parameters
     ----------

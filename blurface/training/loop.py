@@ -1,16 +1,13 @@
-"""The training loop: exact resume, moving average, validation, log, samples, several processes."""
+"""The training loop: exact resume, moving average, validation, samples."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import csv
-import os
 import pickle
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,21 +18,19 @@ from filelock import FileLock, Timeout
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import BlurfaceError, WeightsError
+from ..errors import BlurfaceError, InputError, WeightsError
+from ..files import replacing
+from ..images import write_image
 from ..networks import build_network
 from ..networks.fast import Estimate, FastNet, grow_state
 from ..weights import bf16_is_fast, load_model, save_model
 from .config import TrainConfig, as_dict
+from .distributed import Group
+from .log import append_row, drop_after
 from .losses import Embed, restoration_loss
 from .optim import make_optimisers, state_dicts
 from .pack import FACE, Faces
 from .pairs import Batch, PairStream, make_pairs
-
-LOG_COLUMNS = (
-    *("step", "faces", "seconds", "rate", "loss"),
-    *("psnr", "blurry_psnr", "psnr_true_kernel", "sharp_psnr"),
-    *("cosine", "blurry_cosine", "kernel_cosine"),
-)
 
 
 def estimate_of(network: nn.Module, blurry: Tensor, **options: Any) -> Estimate:
@@ -78,43 +73,6 @@ def split_by_identity(faces: Faces, held_out: int, seed: int) -> tuple[Faces, Fa
     return faces.subset(~mask), faces.subset(mask)
 
 
-@dataclass
-class Group:
-    """The processes of a run (``torchrun`` sets the environment), or one."""
-
-    rank: int = 0
-    size: int = 1
-
-    @classmethod
-    def join(cls, device: torch.device) -> Group:
-        """Join the process group that ``torchrun`` announces."""
-        size = int(os.environ.get("WORLD_SIZE", "1"))
-        if size == 1:
-            return cls()
-        if not torch.distributed.is_initialized():
-            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
-        return cls(torch.distributed.get_rank(), size)
-
-    def average(self, network: nn.Module) -> None:
-        """Average the gradients over the processes."""
-        if self.size == 1:
-            return
-        gradients = [p.grad for p in network.parameters() if p.grad is not None]
-        flat = torch.cat([g.flatten() for g in gradients])
-        torch.distributed.all_reduce(flat)
-        flat /= self.size
-        for gradient, part in zip(gradients, torch.split(flat, [g.numel() for g in gradients])):
-            gradient.copy_(part.view_as(gradient))
-
-    def mean(self, value: float) -> float:
-        """Mean of a number over the processes."""
-        if self.size == 1:
-            return value
-        tensor = torch.tensor(value, dtype=torch.float64)
-        torch.distributed.all_reduce(tensor)
-        return float(tensor) / self.size
-
-
 class Trainer:
     """One run of a configuration.
 
@@ -129,6 +87,13 @@ class Trainer:
     embed : callable, optional
         Differentiable embedder for the facial loss and the validation cosine.
     device : torch.device or str
+
+    Raises
+    ------
+    InputError
+        If the processes cannot share the batch equally.
+    BlurfaceError
+        If no face is left for training or for validation.
     """
 
     def __init__(
@@ -142,6 +107,12 @@ class Trainer:
         self.config, self.out, self.embed = config, out, embed
         self.device = torch.device(device)
         self.group = Group.join(self.device)
+        size, batch_size = self.group.size, config.schedule.batch_size
+        if batch_size % size:
+            raise InputError(
+                f"schedule.batch_size is {batch_size}, which {size} processes cannot share equally.",
+                f"Set it to a multiple of {size}: --set schedule.batch_size={-(-batch_size // size) * size}.",
+            )
         self.bf16 = bf16_is_fast(self.device)
         torch.manual_seed(config.seed)
         network = build_network(config.network, **config.network_options)
@@ -162,10 +133,10 @@ class Trainer:
         self.stream = PairStream(
             train,
             config.degradation,
-            schedule.batch_size // self.group.size,
+            batch_size // size,
             config.seed,
             self.group.rank,
-            self.group.size,
+            size,
         )
         self.validation = self._validation_pairs()
         self.step = 0
@@ -197,9 +168,8 @@ class Trainer:
             for group in optimiser.param_groups:
                 group.setdefault("peak", group["lr"])
                 group["lr"] = group["peak"] * self.rate()
-        options: dict[str, Any] = {}
+        options = self._options()
         if isinstance(self.network, FastNet):
-            options["loops"] = schedule.loops_at(step)
             teacher = schedule.teacher_at(step)
             if teacher > 0:
                 # Each face its own share, so that the passes meet good and bad kernels from the start.
@@ -219,7 +189,7 @@ class Trainer:
             count = max(1, round(schedule.facial_share * len(batch.sharp)))
             with torch.no_grad():
                 target = functional.normalize(self._embed_cheaply(batch.sharp[:count]), dim=1)
-        report = restoration_loss(
+        loss = restoration_loss(
             estimate,
             batch.sharp,
             batch.kernels,
@@ -229,7 +199,7 @@ class Trainer:
             facial_target=target,
             taught=self._taught(blurry),
         )
-        report.total.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]
         self.group.average(self.network)
         if schedule.clip:
             nn.utils.clip_grad_norm_(self.network.parameters(), schedule.clip)
@@ -244,7 +214,13 @@ class Trainer:
             for kept, current in zip(self.average.buffers(), self.network.buffers()):
                 kept.copy_(current)
         self.step += 1
-        return self.group.mean(float(report.total.detach()))
+        return self.group.mean(float(loss.detach()))
+
+    def _options(self) -> dict[str, Any]:
+        """How many loops the schedule has the network run at this step."""
+        return (
+            {"loops": self.config.schedule.loops_at(self.step)} if isinstance(self.network, FastNet) else {}
+        )
 
     def _taught(self, blurry: Tensor) -> Tensor | None:
         if self.teacher is None:
@@ -271,8 +247,7 @@ class Trainer:
         def note(name: str, values: Tensor) -> None:
             rows.setdefault(name, []).append(values.float().cpu())
 
-        loops = self.config.schedule.loops_at(self.step)
-        options = {"loops": loops} if isinstance(self.average, FastNet) else {}
+        options = self._options()
         for batch in self.validation:
             batch = batch.to(self.device)
             with self._autocast():
@@ -295,29 +270,28 @@ class Trainer:
             )
             if isinstance(self.average, FastNet):
                 blend = torch.ones(len(batch.sharp), 1, 1, 1, device=self.device)
-                forced = self.average.estimate(batch.blurry, kernel=batch.kernels, blend=blend, loops=loops)
+                forced = self.average.estimate(batch.blurry, kernel=batch.kernels, blend=blend, **options)
                 note("psnr_true_kernel", psnr(forced.images[-1].float(), batch.sharp))
         return {name: float(torch.cat(values).mean()) for name, values in rows.items()}
 
     @torch.no_grad()
-    def samples(self, path: Path, count: int = 8) -> None:
-        """A picture: blurry, restored, sharp, and true and estimated kernels, one column a face."""
-        from PIL import Image
-
+    def samples(self, path: Path) -> None:
+        """A picture of eight faces, one a column: blurry, restored, sharp, estimated and true kernel."""
         batch = self.validation[0].to(self.device)
+        blurry, sharp, kernels = batch.blurry[:8], batch.sharp[:8], batch.kernels[:8]
         with self._autocast():
-            estimate = estimate_of(self.average, batch.blurry[:count])
+            estimate = estimate_of(self.average, blurry, **self._options())
 
         def tile(kernels: Tensor) -> Tensor:
             shown = kernels / kernels.amax((2, 3), keepdim=True)
             return functional.pad(shown, (26, 26, 0, 0)).expand(-1, 3, -1, -1)
 
-        rows = [batch.blurry[:count], estimate.images[-1].float().clamp(0, 1), batch.sharp[:count]]
+        rows = [blurry, estimate.images[-1].float().clamp(0, 1), sharp]
         if estimate.kernels:
-            rows += [tile(estimate.kernels[-1].float()), tile(batch.kernels[:count])]
+            rows += [tile(estimate.kernels[-1].float()), tile(kernels)]
         sheet = torch.cat([torch.cat(list(row), 2) for row in rows], 1)
         path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray((sheet.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8)).save(path)
+        write_image(path, (sheet.permute(1, 2, 0).cpu().numpy() * 255).round().astype(np.uint8))
 
     # -- keeping -----------------------------------------------------------------------------
 
@@ -337,14 +311,9 @@ class Trainer:
             "optimisers": state_dicts(self.optimisers),
         }
         self.out.mkdir(parents=True, exist_ok=True)
-        temporary = self.out / f".{name}.{os.getpid()}"
-        try:
-            # Through a stream: on a full disk torch's own writer raises a RuntimeError that hides why.
-            with open(temporary, "wb") as file:
-                torch.save(state, file)
-            os.replace(temporary, self.out / name)
-        finally:
-            temporary.unlink(missing_ok=True)
+        # Through a stream: on a full disk torch's own writer raises a RuntimeError that hides why.
+        with replacing(self.out / name) as temporary, open(temporary, "wb") as file:
+            torch.save(state, file)
 
     def load(self, path: Path) -> None:
         """Go on from a checkpoint, exactly.
@@ -424,7 +393,7 @@ class Trainer:
                 "Name a file of this network; remove a damaged checkpoint to start anew.",
             ) from error
 
-    def publish(self, path: Path, note: dict[str, Any] | None = None) -> None:
+    def publish(self, path: Path) -> None:
         """Write the averaged weights as a model."""
         if self.group.rank:
             return
@@ -441,39 +410,7 @@ class Trainer:
         }
         kind: torch.dtype = getattr(torch, self.config.weights_type)
         state = {key: value.to(kind) for key, value in self.average.state_dict().items()}
-        save_model(path, state, self.config.network, options, account | (note or {}))
-
-    def _log(self, row: dict[str, float]) -> None:
-        if self.group.rank:
-            return
-        path = self.out / "log.csv"
-        fresh = not path.exists()
-        self.out.mkdir(parents=True, exist_ok=True)
-        with open(path, "a", newline="") as file:
-            writer = csv.DictWriter(file, LOG_COLUMNS, restval="", extrasaction="ignore")
-            if fresh:
-                writer.writeheader()
-            writer.writerow({k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()})
-
-    def _trim_log(self) -> None:
-        """Drop what a killed run logged after the step from which this one goes on: nothing twice."""
-        path = self.out / "log.csv"
-        if self.group.rank or not path.exists():
-            return
-        with open(path, newline="") as file:
-            rows = list(csv.DictReader(file))
-        kept = [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= self.step]
-        if len(kept) == len(rows):
-            return
-        temporary = self.out / f".log.csv.{os.getpid()}"
-        try:
-            with open(temporary, "w", newline="") as file:
-                writer = csv.DictWriter(file, LOG_COLUMNS, restval="", extrasaction="ignore")
-                writer.writeheader()
-                writer.writerows(kept)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+        save_model(path, state, self.config.network, options, account)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -507,7 +444,8 @@ class Trainer:
             If another run is writing to the folder.
         """
         with self._alone():
-            self._trim_log()
+            if not self.group.rank:
+                drop_after(self.out / "log.csv", self.step)
             yield from self._run()
 
     def _run(self) -> Iterator[dict[str, float]]:
@@ -523,7 +461,8 @@ class Trainer:
                 last = self.step == schedule.steps
                 if self.step % config.validate_every == 0 or last:
                     row |= self.validate()
-                    self._log(row)
+                    if not self.group.rank:
+                        append_row(self.out / "log.csv", row)
                     self._watch_plateau(row["psnr"])
                 if self.step == schedule.steps - schedule.decay:
                     self.save("stable.pt")

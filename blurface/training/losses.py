@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -110,14 +110,6 @@ class LossWeights:
     distilled: float = 0.0
 
 
-@dataclass
-class LossReport:
-    """A total to minimise and its parts, for the log."""
-
-    total: Tensor
-    parts: dict[str, float] = field(default_factory=dict)
-
-
 def restoration_loss(
     estimate: Estimate,
     sharp: Tensor,
@@ -128,7 +120,7 @@ def restoration_loss(
     embed: Embed | None = None,
     facial_target: Tensor | None = None,
     taught: Tensor | None = None,
-) -> LossReport:
+) -> Tensor:
     """Sum of all terms (eq. 8 and the network's own).
 
     Parameters
@@ -148,23 +140,22 @@ def restoration_loss(
         (N, 3, H, W): what the teacher network made of the blurry faces.
     """
     pixel = charbonnier if weights.pixel == "charbonnier" else l2
-    terms = {"pixel": pixel(estimate.images[-1], sharp)}
+    terms = [pixel(estimate.images[-1], sharp)]
     if len(estimate.images) > 1:
         earlier = torch.stack([pixel(image, sharp) for image in estimate.images[:-1]]).sum()
-        terms["earlier"] = weights.intermediate * earlier
+        terms.append(weights.intermediate * earlier)
     if estimate.deconvolved:
-        terms["wiener"] = weights.deconvolved * pixel(estimate.deconvolved[-1][:, :3], sharp)
+        terms.append(weights.deconvolved * pixel(estimate.deconvolved[-1][:, :3], sharp))
     if estimate.logits:
         target = smooth_kernels(kernels, weights.kernel_sigma)
         entropy = [kernel_cross_entropy(logits, target) for logits in estimate.logits]
-        terms["kernel"] = weights.kernel * (entropy[-1] + 0.5 * sum(entropy[:-1], torch.zeros(())))
+        terms.append(weights.kernel * (entropy[-1] + 0.5 * sum(entropy[:-1], torch.zeros(()))))
     if weights.tv:
-        terms["tv"] = weights.tv * total_variation(estimate.images[-1])
+        terms.append(weights.tv * total_variation(estimate.images[-1]))
     if taught is not None and weights.distilled:
-        terms["distilled"] = weights.distilled * pixel(estimate.images[-1], taught)
+        terms.append(weights.distilled * pixel(estimate.images[-1], taught))
     if embed is not None and facial_target is not None and facial_weight * weights.facial > 0:
         part = estimate.images[-1][: len(facial_target)]
         distance = facial(part, facial_target, embed, weights.facial_power)
-        terms["facial"] = facial_weight * weights.facial * distance
-    total = torch.stack(list(terms.values())).sum()
-    return LossReport(total, {name: float(value.detach()) for name, value in terms.items()})
+        terms.append(facial_weight * weights.facial * distance)
+    return torch.stack(terms).sum()

@@ -12,17 +12,20 @@ from torch.optim import Optimizer
 
 from ..weights import bf16_is_fast
 
+MOMENTUM = 0.95
+"""Of Muon."""
 
-def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Nearest semi-orthogonal matrices, roughly, by Newton-Schulz iterations.
+
+def orthogonalise(matrices: Tensor) -> Tensor:
+    """Nearest semi-orthogonal matrices, roughly, by five Newton-Schulz iterations.
+
+    The quintic iteration with the coefficients of Jordan et al. 2024 brings singular values into about
+    0.7 .. 1.2.
 
     Parameters
     ----------
     matrices : Tensor
         (B, m, n).
-    steps : int
-        The quintic iteration with the coefficients of Jordan et al. 2024 brings singular values
-        into about 0.7 .. 1.2 in five steps.
     """
     a, b, c = 3.4445, -4.7750, 2.0315
     # bfloat16 suffices, as in the original: the singular values need not come closer to 1.
@@ -31,7 +34,7 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     if turned:
         x = x.transpose(1, 2)
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
+    for _ in range(5):
         gram = x @ x.transpose(1, 2)
         x = a * x + (b * gram + c * (gram @ gram)) @ x
     return (x.transpose(1, 2) if turned else x).to(matrices.dtype)
@@ -49,15 +52,10 @@ class Muon(Optimizer):
         Weights of two or more dimensions.
     lr : float
         Learning rate; the update's RMS is 0.2 lr, as AdamW's would be (Liu et al. 2025).
-    momentum : float
-    weight_decay : float
-        Decoupled.
     """
 
-    def __init__(
-        self, params: Iterable[Tensor], lr: float = 2e-3, momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
-        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+    def __init__(self, params: Iterable[Tensor], lr: float = 2e-3) -> None:
+        super().__init__(params, {"lr": lr})
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
@@ -71,16 +69,14 @@ class Muon(Optimizer):
                 if "momentum" not in state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"]
-                momentum.lerp_(weight.grad, 1 - group["momentum"])
-                update = weight.grad.lerp(momentum, group["momentum"])  # Nesterov
+                momentum.lerp_(weight.grad, 1 - MOMENTUM)
+                update = weight.grad.lerp(momentum, MOMENTUM)  # Nesterov
                 matrix = update.reshape(update.shape[0], -1)
                 shapes[matrix.shape[0], matrix.shape[1]].append((weight, matrix))
             for (rows, columns), entries in shapes.items():
                 updates = orthogonalise(torch.stack([matrix for _, matrix in entries]))
                 scale = 0.2 * max(rows, columns) ** 0.5
                 for (weight, _), update in zip(entries, updates):
-                    if group["weight_decay"]:
-                        weight.mul_(1 - group["lr"] * group["weight_decay"])
                     weight.add_(update.view_as(weight).to(weight.dtype), alpha=-group["lr"] * scale)
 
 

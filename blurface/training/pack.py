@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..errors import DataError, ImageError
+from ..files import replacing
 from ..images import read_rgb
 
 FACE = (112, 96)
@@ -115,16 +115,12 @@ def write_pack(path: Path, faces: Iterable[PackedFace], note: dict[str, Any]) ->
         }
     ).replace_schema_metadata({"blurface": json.dumps(note)})
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
+    with replacing(path) as temporary:
         parquet.write_table(table, temporary, compression="none", row_group_size=1024)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return len(rows)
 
 
-def read_pack(path: Path, limit: int | None = None) -> Faces:
+def read_pack(path: Path) -> Faces:
     """Decode a packed file into memory.
 
     Pictures of different sizes or corners are cut to the largest window around the face that all
@@ -155,7 +151,7 @@ def read_pack(path: Path, limit: int | None = None) -> Faces:
     if any(corner < 0 for name in ("top", "left") for corner in columns[name]):
         raise DataError(f"{path}: a face lies outside of its picture.", "Pack it again.")
     pictures: list[NDArray[np.uint8]] = []
-    for name, data in zip(columns["name"][:limit], columns["jpeg"]):
+    for name, data in zip(columns["name"], columns["jpeg"]):
         try:
             pictures.append(read_rgb(io.BytesIO(data)))
         except ImageError as error:
@@ -173,4 +169,4 @@ def read_pack(path: Path, limit: int | None = None) -> Faces:
     window = np.stack(
         [picture[t - top : t + below, c - left : c + right] for picture, t, c in zip(pictures, tops, lefts)]
     )
-    return Faces(window, (top, left), columns["name"][:limit], columns["identity"][:limit], note)
+    return Faces(window, (top, left), columns["name"], columns["identity"], note)

@@ -28,7 +28,9 @@ def read_faces(paths: Sequence[Path]) -> Faces:
     Raises
     ------
     DataError
-        If a source is of no known kind, is damaged or holds no face.
+        If a source is of no known kind or holds no face, or a packed file or an archive is damaged.
+    ImageError
+        If a picture of a folder cannot be decoded.
     """
     parts = [_read(path) for path in paths]
     if not parts:

@@ -73,13 +73,9 @@ def _restorer(name: str) -> dict[str, Any]:
 
 
 def _verifier(name: str, data_root: Path | None) -> dict[str, Any]:
-    import inspect
+    from protocols.runner import Choice, build_embedder
 
-    from verification.embedders import create_embedder, embedders
-
-    takes = inspect.signature(embedders.entry(name).load()).parameters
-    options = {"data_root": data_root} if data_root is not None and "data_root" in takes else {}
-    embedder = create_embedder(name, **options)
+    embedder = build_embedder(Choice(name), data_root=data_root)
     weights = getattr(embedder, "weights", None)
     on_disk = Path(weights) if isinstance(weights, str | Path) else None
     return {
@@ -97,7 +93,9 @@ def count_gflop(module: nn.Module, frame: str) -> float:
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    height, width = (int(side) for side in frame.split("x"))
+    from verification.align import frame_size
+
+    height, width = frame_size(frame)
     device = next((p.device for p in module.parameters()), torch.device("cpu"))
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:

@@ -85,30 +85,9 @@ def parse_options(given: tuple[str, ...], names: tuple[str, ...]) -> dict[str, d
     return options
 
 
-def choose_device(name: str) -> str:
-    """``auto`` is CUDA where there is any, else the processor.
-
-    Raises
-    ------
-    InputError
-        If there is no such device here.
-    """
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"There is no device {name!r} here: {str(error).splitlines()[0]}.", "Use auto."
-        ) from error
-    return name
-
-
 def check_writable(folder: Path) -> None:
     """Fail before the long work if the results could not be written after it."""
-    from protocols.store import write_atomic
+    from blurface.files import write_atomic
 
     probe = folder / ".writable"
     write_atomic(probe, "")

@@ -115,7 +115,10 @@ def aligned(
 def nearest_similarity(
     embeddings: NDArray[np.float32], reference: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    """Largest cosine of each embedding with any reference, after subtracting the references' mean."""
+    """Largest cosine of each embedding with any reference, after subtracting the references' mean.
+
+    NaN for an embedding of NaN: of no face can be said whom it is near without one.
+    """
     mean = reference.mean(0)
 
     def unit(x: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -137,6 +140,13 @@ class Benchmark:
         Mean-subtracted cosine from which a face counts as near one of theirs.
     near : int
         Faces dropped for that so far.
+    unknown : int
+        Faces dropped so far because they have no embedding.
+
+    Raises
+    ------
+    DataError
+        If no face of theirs has an embedding.
     """
 
     def __init__(self, threshold: float, data_root: Path | None, progress: PhaseProgress) -> None:
@@ -148,18 +158,27 @@ class Benchmark:
         images = protocol.pairs.images
         self.people = {image.partition("/")[0] for image in images}
         self.threshold = threshold
-        self.near = 0
+        self.near = self.unknown = 0
         self._embedder = create_embedder("mobilefacenet", data_root=data_root)
         crops = (crop_prealigned(protocol.read(image), "112x96") for image in images)
         batches = batched(progress.track(crops, "benchmark", len(images)), _BATCH)
-        self._reference = np.concatenate([self._embed(batch) for batch in batches])
+        reference = np.concatenate([self._embed(batch) for batch in batches])
+        # A row of NaN is a failure to enrol: in the mean it would make every cosine NaN.
+        self._reference = reference[np.isfinite(reference).all(1)]
+        if not len(self._reference):
+            raise DataError(
+                "The mobilefacenet verifier embeds no face of LFW's pair list.",
+                "Check its weights and the aligned crops, or pack with --drop-near none.",
+            )
 
     def apart(self, faces: Iterable[tuple[PackedFace, NDArray[np.uint8]]]) -> Iterator[PackedFace]:
-        """Those that look like none of the benchmark's; the others are counted."""
+        """Those that look like none of the benchmark's; the others are counted, by reason."""
         for batch in batched(faces, _BATCH):
             similarity = nearest_similarity(self._embed([crop for _, crop in batch]), self._reference)
             kept = [face for (face, _), cosine in zip(batch, similarity) if cosine <= self.threshold]
-            self.near += len(batch) - len(kept)
+            unknown = int(np.isnan(similarity).sum())
+            self.unknown += unknown
+            self.near += len(batch) - len(kept) - unknown
             yield from kept
 
     def _embed(self, crops: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
@@ -224,8 +243,8 @@ def pack(
     """Pack FOLDERS of aligned faces, or with --detect of photographs, into one file for training.
 
     People named in the benchmark's pair list are dropped by name, and faces that look like one of
-    theirs (by the mobilefacenet verifier) are dropped too; both counts are printed and kept in the
-    file.
+    theirs (by the mobilefacenet verifier) are dropped too, as are faces of which that cannot be told
+    because they have no embedding; the counts are printed and kept in the file.
     Pictures that cannot be used are named and left out; the exit code is then 1.
     """
     from blurface.training.pack import write_pack
@@ -266,6 +285,8 @@ def pack(
             "named in the pair list": len(everything) - len(found),
             f"within {threshold} of a face of the pair list": benchmark.near,
         }
+        if benchmark.unknown:
+            note["dropped"]["no embedding"] = benchmark.unknown
         note["threshold"] = threshold
     count = write_pack(out, faces, note)
     for reason, number in note["dropped"].items():

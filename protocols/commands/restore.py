@@ -213,7 +213,7 @@ def _shown(path: str) -> str:
 
 def _restore_stdin(recipe: Recipe, out: str | None, quality: int, as_json: bool) -> None:
     from blurface.collection import restore_stream
-    from blurface.images import replacing
+    from blurface.files import replacing
 
     to_stdout = out is None or out == "-"
     if to_stdout and as_json:

@@ -16,7 +16,6 @@ from blurface.errors import BlurfaceError, InputError
 from .options import (
     border_option,
     check_writable,
-    choose_device,
     choose_restorers,
     crops_option,
     data_root_option,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from blurface.restorers.base import Restorer
     from protocols.experiments import Experiment
     from protocols.results import Summary
-    from protocols.runner import Choice
+    from protocols.runner import Border, Choice
     from protocols.tables import Table
 
 WHICH = ("1", "2", "3", "4", "5", "robustness")
@@ -139,7 +138,7 @@ def tables(
     rounds: int,
     time_limit: float,
     crops: str,
-    border: str,
+    border: Border,
     kernel_centre: Centre,
     device: str,
     jobs: int | None,
@@ -152,10 +151,11 @@ def tables(
     OUT/tables.json says how they were made: command, seeds, versions, machine, fingerprints.
     Exit status 1 if a table could not be made.
     """
+    from blurface.files import write_atomic
+    from blurface.stage import resolve_device
     from protocols.experiments import Experiment
     from protocols.record import hide, places, run_record
     from protocols.run_folder import read_run
-    from protocols.store import write_atomic
 
     from .progress import PhaseProgress
 
@@ -164,7 +164,6 @@ def tables(
     labelled = parse_models(models)
     check_writable(out)
     options = parse_options(restorer_options, restorers or (*DEFAULT_RESTORERS, "none"))
-    device = choose_device(device)
     finished = [read_run(folder) for folder in runs]
     missing: list[str] = []
     chosen: list[Choice] = []
@@ -178,7 +177,7 @@ def tables(
         crops=crops,
         border=border,
         kernel_centre=kernel_centre,
-        device=device,
+        device=str(resolve_device(device)),
         jobs=jobs,
     )
     if data_root is not None:
@@ -256,13 +255,14 @@ class Maker:
         """Table 1, and ``timing.json`` with every call."""
         import torch
 
+        from blurface.files import write_atomic
         from protocols.degradation import from_bytes
         from protocols.pictures import Pictures
         from protocols.processes import processor_name, processors
         from protocols.record import hide, places
         from protocols.reproduction import time_table
-        from protocols.store import write_atomic
         from protocols.timing import time_restorers
+        from verification.align import frame_size
 
         experiment = self.base.replace(kernel_sets=("levin8",), subset=8, seed=0)
         pictures = Pictures(experiment)
@@ -280,7 +280,7 @@ class Maker:
         timings = time_restorers(
             methods, probes, batches=batches, rounds=rounds, limit=limit, progress=self.progress
         )
-        height, width = (int(side) for side in pictures.frame.split("x"))
+        height, width = frame_size(pictures.frame)
         costs = {name: (method.parameters(), method.gflop(height, width)) for name, method in methods.items()}
         device = self.base.device
         name = torch.cuda.get_device_name(device) if device.startswith("cuda") else processor_name()
@@ -374,14 +374,14 @@ class Maker:
                         models.append((f"{run.name}: {restorer}", run.summary, restorer))
         else:
             from blurface.weights import network_name
+            from protocols.results import slug
 
             for label, path in self.models.items():
                 choice = Choice(network_name(path), {"weights": str(path.absolute())})
                 method = self._build(choice)
                 costs[label] = (method.parameters(), method.gflop())
                 experiment = self.base.replace(restorers=(Choice("none"), choice), subset=self.subsets[0])
-                name = "".join(c if c.isalnum() or c in "-." else "-" for c in label)
-                models.append((label, self._run(f"table5-{name}", experiment), choice.name))
+                models.append((label, self._run(f"table5-{slug(label)}", experiment), choice.name))
         if not models:
             raise InputError("No model is named for table 5.", "Name trained weights: --model LABEL=PATH.")
         return [ablation_table(models, costs, verifier) for verifier in models[0][1].verifiers]
@@ -414,12 +414,9 @@ class Maker:
         return summary
 
     def _build(self, choice: Choice) -> Restorer:
-        from blurface.restorers import create_restorer
+        from protocols.runner import build_restorer
 
-        options = dict(choice.options)
-        if self.base.device != "cpu":
-            options.setdefault("device", self.base.device)
-        return create_restorer(choice.name, **options)
+        return build_restorer(choice, self.base.device)
 
     def _runs(self, protocol: str) -> list[Any]:
         return [run for run in self.finished if run.protocol.startswith(protocol)]

@@ -162,5 +162,6 @@ def train(
             )
         if stop_after and now - started > 60 * stop_after:
             trainer.stop()
+    trainer.group.leave()
     if not quiet:
         click.echo(str(out / f"{config.name}.safetensors"))

@@ -12,7 +12,6 @@ import click
 from .options import (
     border_option,
     check_writable,
-    choose_device,
     crops_option,
     data_root_option,
     device_option,
@@ -25,6 +24,7 @@ from .options import (
 
 if TYPE_CHECKING:
     from blurface.kernels import Centre
+    from protocols.runner import Border
 
 
 @click.command()
@@ -95,7 +95,7 @@ def verify(
     seed: int,
     noise: float,
     jpeg: int | None,
-    border: str,
+    border: Border,
     mean_subtraction: bool,
     out: Path | None,
     device: str,
@@ -110,6 +110,7 @@ def verify(
     of the same command computes nothing. Exit status 1 if pictures of the benchmark could not be read.
     """
     from blurface import assets
+    from blurface.stage import resolve_device
     from protocols import results
     from protocols.experiments import Experiment
     from protocols.record import places, run_record
@@ -134,7 +135,7 @@ def verify(
         jpeg=jpeg,
         border=border,
         mean_subtraction=mean_subtraction,
-        device=choose_device(device),
+        device=str(resolve_device(device)),
         jobs=jobs,
         batch_size=batch_size,
     )

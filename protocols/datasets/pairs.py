@@ -9,13 +9,13 @@ collections do not number theirs, and lines that begin with ``#`` are remarks.
 
 from __future__ import annotations
 
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from blurface.errors import PairsError
+from blurface.files import write_atomic
 
 from .base import Gallery, Pair, PairList, carriable, distinct
 
@@ -322,10 +322,4 @@ def format_pairs(lines: Sequence[PairLine], folds: int) -> str:
 
 def write_pairs(path: Path, lines: Sequence[PairLine], folds: int) -> None:
     """Write a pair list in LFW's format, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(format_pairs(lines, folds), encoding="utf-8", newline="\n")
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    write_atomic(path, format_pairs(lines, folds))

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from blurface.errors import BlurfaceError, InputError
+from blurface.files import write_atomic
 from blurface.restorers import restorers
 
 from .. import figures
@@ -30,7 +31,6 @@ from ..results import DEFINITIONS, MEAN, slug
 from ..run_folder import Run
 from ..run_tables import run_tables, verifiers_table
 from ..runner import CONTROL, SHARP
-from ..store import write_atomic
 from ..tables import shown_p
 from .markup import Html, data_table, escape, facts, join, picture, tag, vector
 

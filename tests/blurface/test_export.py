@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 import json
 from pathlib import Path
@@ -16,8 +17,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from blurface.backends import best_backend, load_backend
-from blurface.backends.base import Backend
-from blurface.backends.torch import TorchBackend
+from blurface.backends.base import Array, Backend
 from blurface.cli import main
 from blurface.errors import BlurfaceError, InputError, UnknownNameError, WeightsError
 from blurface.export import check_parity, export_onnx, export_openvino
@@ -41,6 +41,7 @@ class Untrained(Restorer):
     """``fast``'s network with small random weights: exercises every operation, needs no training."""
 
     name = "untrained"
+    estimates_kernel = True
 
     def __init__(self, device: str | torch.device = "cpu", reblurred: int = 0) -> None:
         super().__init__(device)
@@ -79,6 +80,12 @@ class Plain(Restorer):
             return self.module(batch), None
 
 
+def in_torch(restorer: Restorer, batch: Array) -> tuple[Array, Array]:
+    restored, kernels = restorer.restore(torch.from_numpy(batch), return_kernel=True)
+    assert isinstance(restored, Tensor)
+    return restored.numpy(), kernels.numpy()
+
+
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path: Path = tmp_path_factory.mktemp("export") / "net.onnx"
@@ -109,7 +116,7 @@ def backends(exported: Path) -> list[Backend]:
 @pytest.mark.parametrize("shape", [(1, 112, 96), (3, 64, 80), (2, 33, 57), (1, 8, 8), (1, 1, 1)])
 def test_any_batch_and_size(backends: list[Backend], shape: tuple[int, int, int]) -> None:
     batch = np.random.default_rng(1).random((shape[0], 3, *shape[1:]), dtype=np.float32)
-    expected, kernels = TorchBackend(Untrained().module).run(batch)
+    expected, kernels = in_torch(Untrained(), batch)
     for backend in backends:
         restored, estimate = backend.run(batch)
         np.testing.assert_allclose(restored, expected, atol=1e-3)
@@ -128,7 +135,7 @@ def test_borders_continued_by_the_estimate_export(backend: str, tmp_path: Path) 
     # not of one pixel: it would be continued by its kernel, which is rounding alone
     for shape in ((1, 3, 112, 96), (2, 3, 33, 57), (1, 3, 8, 8)):
         batch = np.random.default_rng(1).random(shape, dtype=np.float32)
-        expected, kernels = TorchBackend(network.module).run(batch)
+        expected, kernels = in_torch(network, batch)
         restored, estimate = runtime.run(batch)
         np.testing.assert_allclose(restored, expected, atol=1e-3)
         np.testing.assert_allclose(estimate, kernels, atol=1e-3)
@@ -169,7 +176,7 @@ def test_file_says_what_it_is(exported: Path) -> None:
 
 def test_stage_on_another_backend(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = create_backend_restorer("untrained", "onnxruntime", model=exported, threads=1)
-    assert restorer.fingerprint()["backend"] == "onnxruntime"
+    assert restorer.options() == {"backend": "onnxruntime", "precision": "fp32"}
     x = torch.rand(3, 3, 40, 32)
     gate = Gate(0, 30)
     ours, info = DeblurStage(restorer, gate=gate)(x, return_info=True)
@@ -237,6 +244,7 @@ def test_the_packaged_eight_bits_belong_to_the_packaged_weights() -> None:
     assert json.loads(card["blurface_fingerprint"])["weights"] == model_digest("fast")
     stage = DeblurStage.from_pretrained("fast", backend="onnxruntime", precision="int8")
     assert stage.gate == Gate.of_weights("fast")
+    assert stage.gate is not None
     photograph = torch.from_numpy(skimage.data.astronaut()).permute(2, 0, 1)[None] / 255
     face = photograph[..., 36:192, 156:296]
     psf = torch.from_numpy(sample_kernels(1, np.random.default_rng(3), valid_size=(12, 12), size=45))
@@ -269,8 +277,70 @@ def test_mistakes_are_told(exported: Path, tmp_path: Path) -> None:
     for name in ["onnxruntime", "openvino"] if has_openvino else ["onnxruntime"]:
         with pytest.raises(WeightsError, match=r"bad\.onnx"):
             load_backend(name, tmp_path / "bad.onnx")
-    assert best_backend() in ("openvino", "onnxruntime", "torch")
-    assert best_backend("deepdeblur") == "torch"
+
+
+@pytest.mark.parametrize(
+    ("bf16", "installed", "name", "best"),
+    [
+        (False, {"onnxruntime", "openvino"}, "fast", "onnxruntime"),
+        (False, {"openvino"}, "fast", "openvino"),
+        (False, set(), "fast", "torch"),
+        (True, {"onnxruntime", "openvino"}, "fast", "torch"),
+        (False, {"onnxruntime", "openvino"}, "deepdeblur", "torch"),
+        (False, {"onnxruntime", "openvino"}, "krishnan", "torch"),
+    ],
+)
+def test_auto_takes_the_fastest_that_is_there(
+    bf16: bool, installed: set[str], name: str, best: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blurface.weights.bf16_is_fast", lambda: bf16)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
+    assert best_backend(name) == best
+
+
+def test_exported_file_carries_the_gate_of_its_own_weights(tmp_path: Path) -> None:
+    packaged = create_restorer("fast")
+    own = tmp_path / "own.safetensors"
+    module = Untrained().module
+    options = {"width": 16, "deep": 16, "kernel_width": 8, "kernel_deep": 8, "loops": 1, "centring": 0.6}
+    save_model(own, module.state_dict(), "fast", options, {})
+    own.with_suffix(".json").write_text('{"gate": {"low": 5.0, "high": 9.0}}')
+    export_onnx(create_restorer("fast", weights=own, precision="fp32"), tmp_path / "own.onnx")
+    assert packaged.calibrated_gate() != Gate(5, 9)
+    for backend in ["onnxruntime", "openvino"] if has_openvino else ["onnxruntime"]:
+        restorer = create_backend_restorer("fast", backend, model=tmp_path / "own.onnx")
+        assert restorer.calibrated_gate() == Gate(5, 9)
+        twin = copy.deepcopy(restorer)
+        batch = torch.rand(1, 3, 24, 32)
+        assert torch.equal(twin.restore(batch), restorer.restore(batch))  # type: ignore[arg-type]
+        with pytest.raises(WeightsError, match="holds the network 'fast'"):
+            create_backend_restorer("plain", backend, model=tmp_path / "own.onnx")
+
+
+def test_openvino_file_keeps_the_card(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    export_openvino(Untrained(), tmp_path / "a.xml")
+    assert load_backend("openvino", tmp_path / "a.xml").card["blurface_model"] == "untrained"
+
+
+def test_damaged_file_in_the_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path))
+    batch = torch.rand(1, 3, 24, 32)
+    expected = create_backend_restorer("plain", "onnxruntime").restore(batch)
+    (kept,) = (tmp_path / "exports").glob("*.onnx")
+    kept.write_bytes(kept.read_bytes()[:1000])
+    again = create_backend_restorer("plain", "onnxruntime", precision="float32").restore(batch)
+    assert torch.equal(again, expected)  # type: ignore[arg-type]
+
+
+def test_nan_is_no_parity(tmp_path: Path, exported: Path) -> None:
+    class Spoilt(Untrained):
+        def _restore(self, batch: Tensor, kernels: Any, return_kernel: bool) -> tuple[Tensor, Tensor | None]:
+            restored, kernel = super()._restore(batch, kernels, return_kernel)
+            return restored * torch.nan, kernel
+
+    with pytest.raises(BlurfaceError, match="differs"):
+        check_parity(Spoilt(), "onnxruntime", exported, tolerance=1e-3)
 
 
 def test_a_wrong_export_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import copy
 import pickle
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from stage_support import BrightenRestorer
@@ -142,3 +143,30 @@ def test_a_hooked_model_copies_and_pickles() -> None:
     x = torch.rand(1, 3, 8, 8)
     assert torch.equal(copy.deepcopy(model)(x), model(x))
     assert torch.equal(pickle.loads(pickle.dumps(model))(x), model(x))
+
+
+class TwoPictures(nn.Module):
+    def forward(self, a: Tensor, b: Tensor | None = None) -> Tensor | None:
+        return b
+
+
+@pytest.mark.parametrize("argument", [-1, True, 1.0, None])
+def test_argument_is_a_place_or_a_name(argument: Any) -> None:
+    with pytest.raises(InputError, match="names none"):
+        blurface.attach(TwoPictures(), DeblurStage.from_pretrained("none"), argument=argument)
+
+
+def test_what_takes_no_stage_is_told_when_attaching() -> None:
+    stage = DeblurStage.from_pretrained("none")
+    for model in (None, len, torch.jit.script(nn.ReLU())):
+        with pytest.raises(InputError, match="takes no hook"):
+            blurface.attach(model, stage)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="no stage"):
+        blurface.attach(nn.ReLU(), "fast")  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="channel_order"):
+        blurface.attach(nn.ReLU(), stage, channel_order="BGR")  # type: ignore[arg-type]
+
+
+def test_value_range_may_be_an_array() -> None:
+    with blurface.attach(nn.Identity(), DeblurStage.from_pretrained("none"), np.array([-1.0, 1.0])):  # type: ignore[arg-type]
+        pass

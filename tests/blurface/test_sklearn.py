@@ -97,3 +97,20 @@ def test_torchvision_transform_touches_pictures_only() -> None:
     tensor = pipeline(Image.new("RGB", (8, 6), (100, 100, 100)))
     assert tensor.shape == (3, 6, 8)
     torch.testing.assert_close(tensor.max(), torch.tensor(178 / 255))
+
+
+def test_gate_is_honoured_whatever_the_stage_is() -> None:
+    stage = DeblurStage.from_pretrained("fast", device="cpu")
+    faces = np.zeros((1, 16, 16), np.uint8)
+    assert DeblurTransformer(stage).fit(faces).stage_ is stage
+    assert DeblurTransformer(stage, gate=False).fit(faces).stage_.gate is None
+
+
+def test_pictures_may_come_as_a_list() -> None:
+    faces = [np.zeros((16, 16), np.uint8)] * 2
+    assert DeblurTransformer("none").fit(faces).transform(faces).shape == (2, 16, 16)
+
+
+def test_shape_needs_two_sides() -> None:
+    with pytest.raises(InputError, match="shape"):
+        DeblurTransformer("none", shape=(16,)).fit(np.zeros((2, 16)))  # type: ignore[arg-type]

@@ -6,21 +6,24 @@ import math
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import skimage.data
 import torch
 from PIL import Image
 from stage_support import BrightenRestorer
 from torch import Tensor
 
 import blurface
-from blurface.errors import BlurfaceError, ImageError, InputError, UnknownNameError
+from blurface.errors import BlurfaceError, ImageError, InputError, UnknownNameError, WeightsError
 from blurface.gate import Gate
+from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 from blurface.stage import DeblurStage, resolve_device
-from blurface.weights import list_models
+from blurface.weights import list_models, save_model
 
 GATE = Gate(low=0.5, high=2.0)
 
@@ -197,3 +200,51 @@ def test_the_packaged_network_serves_threads_of_different_sizes() -> None:
     for picture, got in zip(pictures, together, strict=True):
         difference = np.asarray(stage(picture)).astype(int) - np.asarray(got)
         assert abs(difference).max() <= 1
+
+
+def test_result_has_no_gradient_unless_asked_for() -> None:
+    """Whatever the gate decides."""
+    stage = DeblurStage.from_pretrained("fast", device="cpu")
+    sharp = torch.from_numpy(skimage.data.astronaut()[20:132, 170:266]).permute(2, 0, 1)[None] / 255
+    restored, info = stage(sharp.requires_grad_(), return_info=True)
+    assert [one.action for one in info] == ["pass"]
+    assert not restored.requires_grad
+    assert not stage(torch.zeros(0, 3, 112, 96, requires_grad=True)).requires_grad
+
+
+def test_gate_is_a_gate() -> None:
+    for given in ((3.0, 8.0), "on", 1):
+        with pytest.raises(InputError, match="gate is"):
+            DeblurStage.from_pretrained("none", gate=given)  # type: ignore[arg-type]
+        with pytest.raises(InputError, match="gate is"):
+            DeblurStage(create_restorer("none"), gate=given)  # type: ignore[arg-type]
+
+
+def test_gated_restorer_becomes_the_stages_own_gate() -> None:
+    stage = DeblurStage.from_pretrained("gated", low=2.0, high=3.0, device="cpu")
+    assert (stage.restorer.name, stage.gate) == ("fast", Gate(2, 3))
+    flat = np.full((112, 96, 3), 90, np.uint8)
+    _, info = stage(flat, return_info=True)
+    assert info[0].score is not None
+
+
+def test_weights_of_another_network_are_refused() -> None:
+    with pytest.raises(WeightsError, match="weights of 'plain', not of 'fast'"):
+        DeblurStage.from_pretrained("fast", weights="plain")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    module = create_restorer("plain").module  # type: ignore[attr-defined]
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    next(iter(state.values())).fill_(torch.nan)
+    save_model(tmp_path / "nan.safetensors", state, "plain", {}, {})
+    with pytest.raises(WeightsError, match="NaN"):
+        create_restorer("plain", weights=tmp_path / "nan.safetensors")
+
+
+@pytest.mark.parametrize("backend", ["torch", "auto"])
+def test_either_name_of_a_precision_serves_every_backend(backend: str) -> None:
+    for precision in ("fp32", "float32"):
+        stage = DeblurStage.from_pretrained("plain", backend=backend, precision=precision, device="cpu")
+        assert stage(np.zeros((16, 16, 3), np.uint8)).shape == (16, 16, 3)
+    assert DeblurStage.from_pretrained("none", backend="auto", device="cpu").restorer.name == "none"

@@ -11,6 +11,7 @@ import sys
 import tarfile
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,7 @@ from blurface.networks import build_network
 from blurface.networks.fast import Estimate
 from blurface.training import losses
 from blurface.training.config import Schedule, TrainConfig, interpolate, read_config
+from blurface.training.distributed import Group
 from blurface.training.facial import frozen_embedder
 from blurface.training.loop import Trainer, central_face, split_by_identity
 from blurface.training.optim import Muon, orthogonalise
@@ -108,41 +110,51 @@ def test_kernel_cross_entropy_is_least_at_the_truth() -> None:
     assert losses.smooth_kernels(kernels, 0) is kernels
 
 
-def test_restoration_loss_adds_its_parts() -> None:
+def test_restoration_loss_adds_its_terms() -> None:
     sharp = torch.rand(2, 3, 8, 8)
     kernels = torch.full((2, 1, 44, 44), 1 / 44**2)
     images = [sharp + 0.1, sharp + 0.01]
-    estimate = Estimate(images, [kernels], [torch.cat([sharp, sharp], 1)], [torch.zeros_like(kernels)])
-    weights = losses.LossWeights(pixel="l2", tv=2.0, facial=0.5, kernel_sigma=0, distilled=3.0)
-    report = losses.restoration_loss(
-        estimate,
-        sharp,
-        kernels,
-        weights,
-        facial_weight=0.5,
-        embed=lambda v: v.flatten(1),
-        facial_target=torch.zeros(2, 192),
-        taught=sharp + 0.04,
-    )
-    assert report.parts["pixel"] == pytest.approx(1e-4, rel=1e-3)
-    assert report.parts["earlier"] == pytest.approx(0.3e-2, rel=1e-3)
-    assert report.parts["wiener"] == pytest.approx(0, abs=1e-9)
-    assert report.parts["kernel"] == pytest.approx(0.02 * np.log(44 * 44), rel=1e-5)
-    assert report.parts["facial"] == pytest.approx(0.25, rel=1e-4)  # unit vectors against zero
-    assert report.parts["distilled"] == pytest.approx(3 * 0.03**2, rel=1e-3)
-    assert float(report.total) == pytest.approx(sum(report.parts.values()), rel=1e-5)
+    wiener = torch.cat([sharp + 0.02, sharp], 1)
+    estimate = Estimate(images, [kernels], [wiener], [torch.zeros_like(kernels)])
+    none = {"pixel": "l2", "intermediate": 0, "deconvolved": 0, "kernel": 0, "kernel_sigma": 0}
+
+    def total(**changes: Any) -> float:
+        loss = losses.restoration_loss(
+            estimate,
+            sharp,
+            kernels,
+            losses.LossWeights(**(none | changes)),
+            facial_weight=0.5,
+            embed=lambda v: v.flatten(1),
+            facial_target=torch.zeros(2, 192),
+            taught=sharp + 0.04,
+        )
+        return float(loss)
+
+    terms = {
+        "intermediate": (0.3, 0.3e-2),
+        "deconvolved": (0.1, 0.1 * 0.02**2),
+        "kernel": (0.02, 0.02 * np.log(44 * 44)),
+        "tv": (2.0, 2 * float(losses.total_variation(images[-1]))),
+        "facial": (0.5, 0.25),  # unit vectors against zero
+        "distilled": (3.0, 3 * 0.03**2),
+    }
+    assert total() == pytest.approx(1e-4, rel=1e-3)
+    for name, (weight, term) in terms.items():
+        assert total(**{name: weight}) == pytest.approx(1e-4 + term, rel=1e-3), name
+    together = total(**{name: weight for name, (weight, _) in terms.items()})
+    assert together == pytest.approx(1e-4 + sum(term for _, term in terms.values()), rel=1e-4)
 
 
 def test_frozen_embedder_is_the_embedder() -> None:
     torch.manual_seed(0)
     network = torch.nn.Sequential(
-        torch.nn.Conv2d(3, 8, 3), torch.nn.BatchNorm2d(8), torch.nn.PReLU(8), torch.nn.Conv2d(8, 4, 3),
+        torch.nn.Conv2d(3, 8, 3), torch.nn.PReLU(8), torch.nn.Conv2d(8, 4, 3),
         torch.nn.BatchNorm2d(4), torch.nn.Flatten(),
     ).eval()  # fmt: skip
-    for norm in (network[1], network[4]):
-        norm.running_mean.normal_()
-        norm.running_var.uniform_(0.5, 2)
-    network[2].weight.data.uniform_(0.1, 0.5)
+    network[3].running_mean.normal_()
+    network[3].running_var.uniform_(0.5, 2)
+    network[1].weight.data.uniform_(0.1, 0.5)
     embed = frozen_embedder(network)
     x = torch.rand(2, 3, 9, 9, requires_grad=True)
     (expected,) = torch.autograd.grad(network(x).square().sum(), x)
@@ -446,6 +458,39 @@ def test_interrupt_saves(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "checkpoint.pt", weights_only=True)["step"] == 2
 
 
+def test_samples_show_what_is_validated(tmp_path: Path) -> None:
+    """The network of two loops runs one of them while the schedule says so."""
+    options = small_config().network_options | {"loops": 2}
+    config = small_config(network_options=options, schedule={"loops": ((0, 1),)})
+    trainer = Trainer(config, some_faces(), tmp_path)
+    path = tmp_path / "samples" / "first.png"
+    trainer.samples(path)
+    assert [entry.name for entry in path.parent.iterdir()] == ["first.png"]
+    with torch.no_grad(), trainer._autocast():
+        image = trainer.average.estimate(trainer.validation[0].blurry, loops=1).images[-1][0]
+    shown = np.asarray(Image.open(path))[112:224, :96]
+    expected = (image.float().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+    assert np.abs(shown.astype(int) - expected).max() <= 1
+
+
+def test_a_full_disk_leaves_no_half_a_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = Trainer(small_config(), some_faces(), tmp_path)
+    path = tmp_path / "samples" / "first.png"
+    trainer.samples(path)
+    before = path.read_bytes()
+
+    def full(self: Path, data: bytes) -> int:
+        with open(self, "wb") as file:
+            file.write(data[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match="No space left"):
+        trainer.samples(path)
+    assert path.read_bytes() == before
+    assert len(list(path.parent.iterdir())) == 1
+
+
 def test_training_learns(tmp_path: Path) -> None:
     # defocus of one kind is a task that a small network learns in seconds
     disc = Degradation(valid_size=(5, 8), defocus=1.0, linear=0, sharp=0, varying=0, noise=0, jpeg=0)
@@ -477,6 +522,23 @@ def test_people_of_the_validation_are_not_trained_on() -> None:
     assert len(held_out) == 8
 
 
+def test_a_batch_that_the_processes_cannot_share_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Group, "join", lambda device: Group(device, 0, 3))
+    with pytest.raises(InputError, match=r"batch_size is 8, which 3 processes .*batch_size=9"):
+        Trainer(small_config(), some_faces(), tmp_path)
+
+
+def test_means_are_taken_where_the_process_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """NCCL refuses a tensor of the CPU; the device without memory stands for a GPU here."""
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(torch.distributed, "all_reduce", seen.append)
+    with pytest.raises(RuntimeError, match="meta"):  # it has no value to return
+        Group(torch.device("meta"), 0, 2).mean(1.0)
+    assert [tensor.device.type for tensor in seen] == ["meta"]
+
+
 SCRIPT = """
 import sys
 import torch
@@ -491,6 +553,8 @@ rows = list(trainer.run())
 if trainer.group.rank == 0:
     result = {"loss": [r["loss"] for r in rows], "weights": trainer.network.state_dict()}
     torch.save(result, Path(sys.argv[1]) / "done.pt")
+trainer.group.leave()
+assert not torch.distributed.is_initialized()
 """
 
 
@@ -551,6 +615,10 @@ def test_configuration_mistakes_are_named(tmp_path: Path) -> None:
     path.write_text("name = \n")
     with pytest.raises(BlurfaceError, match="not TOML"):
         read_config(path)
+    points = "[[10, 1.0], [5, 0.0]]"
+    path.write_text(f'name = "x"\nnetwork = "fast"\ndata = []\n[schedule]\nteacher = {points}\n')
+    with pytest.raises(BlurfaceError, match="Its steps must not fall"):
+        read_config(path)
     with pytest.raises(BlurfaceError, match="does not exist"):
         read_config(tmp_path / "none.toml")
 
@@ -566,6 +634,8 @@ def test_schedule() -> None:
     assert schedule.loops_at(50) == 2
     assert schedule.teacher_at(5) == pytest.approx(0.5)
     assert interpolate((), 3) == 0
+    points = ((10, 1.0), (20, 3.0), (20, 5.0), (40, 5.0))
+    assert [interpolate(points, step) for step in (0, 10, 15, 21, 50)] == [1, 1, 2, 5, 5]
 
 
 # -- sources ---------------------------------------------------------------------------------
@@ -641,3 +711,45 @@ def test_folder_tar_and_recordio_hold_the_same_faces(tmp_path: Path) -> None:
     for name, message in messages.items():
         with pytest.raises(DataError, match=message):
             read_faces([tmp_path / name])
+
+
+@pytest.fixture
+def embedded(monkeypatch: pytest.MonkeyPatch) -> dict[int, np.ndarray]:
+    """A verifier that embeds a crop as what stands under its first pixel, over a benchmark of four faces."""
+    table: dict[int, np.ndarray] = {}
+
+    class Verifier:
+        def embed(self, batch: torch.Tensor) -> np.ndarray:
+            return np.stack([table[round(float(crop[0, 0, 0]) * 255)] for crop in batch])
+
+    images = [f"Person_{i}/{i}.png" for i in range(4)]
+    protocol = SimpleNamespace(
+        pairs=SimpleNamespace(images=images), read=lambda image: crop_of(int(image[-5]))
+    )
+    monkeypatch.setattr("protocols.datasets.create_protocol", lambda *a, **k: protocol)
+    monkeypatch.setattr("verification.create_embedder", lambda *a, **k: Verifier())
+    monkeypatch.setattr("verification.align.crop_prealigned", lambda pixels, frame: pixels)
+    return table
+
+
+def crop_of(level: int) -> np.ndarray:
+    return np.full((112, 96, 3), level, np.uint8)
+
+
+def test_a_benchmark_face_without_an_embedding_drops_nobody(
+    embedded: dict[int, np.ndarray],
+) -> None:
+    from protocols.commands.pack import Benchmark
+
+    nothing = np.full(3, np.nan, np.float32)
+    embedded |= dict(enumerate(np.eye(3, dtype=np.float32))) | {3: nothing}
+    # One near the first of the benchmark, one far from all, one that cannot be embedded.
+    embedded |= {10: embedded[0], 11: np.float32([1, 1, 1]), 12: nothing}
+    progress = SimpleNamespace(track=lambda items, name, total: items)
+    benchmark = Benchmark(0.5, None, progress)
+    faces = [(PackedFace(str(level), "x", b"", 0, 0), crop_of(level)) for level in (10, 11, 12)]
+    assert [face.name for face in benchmark.apart(faces)] == ["11"]
+    assert (benchmark.near, benchmark.unknown) == (1, 1)
+    embedded |= dict.fromkeys(range(4), nothing)
+    with pytest.raises(DataError, match="embeds no face"):
+        Benchmark(0.5, None, progress)

@@ -16,7 +16,6 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     from reliability_support import Invert
     from runner_support import Brighter, Thumbnails
 
-    from blurface.gate import Gate
     from blurface.restorers import restorers
     from verification import embedders
 
@@ -25,4 +24,3 @@ def toys(monkeypatch: pytest.MonkeyPatch) -> None:
     restorers.register(Invert.name, Invert)
     restorers.register(Brighter.name, Brighter)
     embedders.register(Thumbnails.name, Thumbnails)
-    monkeypatch.setattr(Gate, "of_weights", lambda name: None)

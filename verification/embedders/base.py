@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from blurface import assets
 from blurface.errors import DataError, InputError
+from blurface.fingerprints import class_digest, versions_of
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -41,6 +40,8 @@ class Embedder:
         Where the embedder is a network: maps (N, 3, H, W) RGB in [0, 1] to (N, D), differentiably.
     weights : Path or None
         File that its weights came from.
+    distributions : tuple of str
+        Packages beside PyTorch and NumPy whose version determines the embeddings.
     device : torch.device
         Where it computes; inputs may lie anywhere.
     batch_size : int
@@ -53,6 +54,7 @@ class Embedder:
     metric: Metric = "cosine"
     module: nn.Module | None = None
     weights: Path | None = None
+    distributions: tuple[str, ...] = ()
     batch_size: int = 64
 
     def __init__(self, device: str | torch.device = "cpu") -> None:
@@ -124,17 +126,14 @@ class Embedder:
         return embedded
 
     def fingerprint(self) -> dict[str, Any]:
-        """Everything that determines the embeddings: name, options, weights, a digest of the code."""
-        digest = hashlib.sha256(Path(__file__).read_bytes())
-        path = inspect.getsourcefile(type(self))
-        if path:
-            digest.update(Path(path).read_bytes())
+        """Everything that determines the embeddings: name, options, weights, code, versions."""
         return {
             "name": self.name,
             "frame": self.frame,
             "options": self.options(),
             "weights": self.weights_digest(),
-            "code": digest.hexdigest()[:16],
+            "code": class_digest(type(self), "verification.embedders"),
+            **({"versions": versions_of(*self.distributions)} if self.distributions else {}),
         }
 
     def options(self) -> dict[str, Any]:

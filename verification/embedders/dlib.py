@@ -83,6 +83,7 @@ class DlibEmbedder(Embedder):
     frame = "112x112"
     dimension = 128
     metric: Metric = "euclidean"
+    distributions = ("dlib", "dlib-bin")
     batch_size = 16
 
     def __init__(

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from blurface import assets
 from blurface.errors import WeightsError
-from blurface.images import replacing
+from blurface.files import replacing
 
 from ..vision import require_torchvision
 from .base import TorchEmbedder, find_weights
@@ -169,6 +169,7 @@ class EdgeFaceEmbedder(TorchEmbedder):
 
     frame = "112x112"
     dimension = 512
+    distributions = ("timm",)
     batch_size = 8
     architecture = ""
 

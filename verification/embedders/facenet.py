@@ -114,6 +114,7 @@ class FaceNetEmbedder(TorchEmbedder):
 
     frame = "112x112"
     dimension = 512
+    distributions = ("facenet-pytorch",)
     batch_size = 8
 
     def __init__(

@@ -52,6 +52,8 @@ class OnnxEmbedder(Embedder):
         If an option has no such value.
     """
 
+    distributions = ("onnxruntime",)
+
     def __init__(
         self,
         path: str | Path,

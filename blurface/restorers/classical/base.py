@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -81,15 +79,6 @@ class ClassicalRestorer(Restorer):
         """The settings, and the kernel size of a blind method."""
         settings: dict[str, Any] = {**self.extras, **asdict(self.settings)}
         return {"kernel_size": self.kernel_size, **settings} if self.blind else settings
-
-    def fingerprint(self) -> dict[str, Any]:
-        """As of any restorer; the digest covers the shared blocks that the method stands on."""
-        own = inspect.getsourcefile(type(self))
-        files = [Path(__file__).with_name(name) for name in ("base.py", "core.py", "nonblind.py")]
-        digest = hashlib.sha256()
-        for path in [*([Path(own)] if own else []), *files]:
-            digest.update(path.read_bytes())
-        return {**super().fingerprint(), "code": digest.hexdigest()[:16]}
 
     def _estimate(self, pictures: Tensor, kernels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Restore (N, 3, H, W) float64 pictures; returns them and the kernels (N, K, K)."""

@@ -16,7 +16,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ...errors import InputError, WeightsError
+from ...files import replacing
 from .core import (
     ValidConvolution,
     edgetaper,
@@ -170,9 +170,8 @@ def save_network(network: ChakrabartiNetwork, path: Path, note: dict[str, Any]) 
         for name, value in network.state_dict().items()
     }
     metadata = {"widths": json.dumps(network.widths), "note": json.dumps(note)}
-    temporary = path.with_name(path.name + ".part")
-    save_file(state, temporary, metadata=metadata)
-    os.replace(temporary, path)
+    with replacing(path) as temporary:
+        save_file(state, temporary, metadata=metadata)
 
 
 @lru_cache(maxsize=4)

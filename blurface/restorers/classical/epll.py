@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -32,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ...errors import DataError, InputError
+from ...files import replacing
 from .base import ClassicalRestorer
 from .core import ValidConvolution, crop, edgetaper, from_frequency, grey, inner, pad_edge, to_frequency
 
@@ -119,20 +119,14 @@ class PatchMixture:
 
         The 64th direction is the constant patch, which has no variance once the mean is removed.
         """
-        path = Path(path)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".npz")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.savez_compressed(
-                    file,
-                    weights=self.log_weights.exp().numpy().astype(np.float32),
-                    variances=self.variances[:, :-1].numpy().astype(np.float32),
-                    directions=self.directions[:, :, :-1].numpy().astype(np.float16),
-                )
-            os.replace(temporary, path)
-        except BaseException:
-            os.unlink(temporary)
-            raise
+        # An open file, since NumPy would append .npz to the temporary's name.
+        with replacing(Path(path)) as temporary, open(temporary, "wb") as file:
+            np.savez_compressed(
+                file,
+                weights=self.log_weights.exp().numpy().astype(np.float32),
+                variances=self.variances[:, :-1].numpy().astype(np.float32),
+                directions=self.directions[:, :, :-1].numpy().astype(np.float16),
+            )
 
     @cached_property
     def digest(self) -> str:
@@ -477,9 +471,5 @@ class EndsInEpll(ClassicalRestorer):
     """Base of the blind methods whose last step is EPLL: Sun, Michaeli and Chakrabarti."""
 
     def fingerprint(self) -> dict[str, Any]:
-        """As of every restorer, with digests of the last step's mixture and code."""
-        sha = hashlib.sha256()
-        for name in ("epll.py", "kernel_fit.py"):
-            sha.update(Path(__file__).with_name(name).read_bytes())
-        last = {"prior": load_mixture(self.settings.prior).digest, "last_step": sha.hexdigest()[:16]}
-        return {**super().fingerprint(), **last}
+        """As of every restorer, and a digest of the last step's mixture."""
+        return {**super().fingerprint(), "prior": load_mixture(self.settings.prior).digest}

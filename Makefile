@@ -3,8 +3,8 @@
 #   make test      the tests
 # PYTHON chooses the interpreter (3.11 or newer), BLURFACE_DATA the folder of data sets.
 #
-# Everything under results/, from the weights that are packaged (docs/protocol.md has the cost of each):
-#   make results              all of it; any of results-NAME below alone
+# The tables under results/, from the weights that are packaged (docs/protocol.md has the cost of each):
+#   make results              those of `results:` below; any results-NAME alone
 #   make results OUT=/tmp/r LIMIT=20   the same on 20 pairs each, to try it out
 
 PYTHON ?= python3

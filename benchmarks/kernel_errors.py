@@ -12,6 +12,8 @@ sharp face's.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pandas as pd
 import torch
 from held_out import PLAIN, arguments, held_out_faces, held_out_pairs
@@ -65,16 +67,14 @@ def main() -> None:
     table = pd.concat(parts, ignore_index=True)
     table["turned"] = table.turned > table.correlation
     table["far"] = table.cosine_restored < FAR
-    table["band"] = pd.cut(table.correlation, BOUNDS, include_lowest=True).astype(str)
-    bands = table.groupby("band").agg(
-        faces=("far", "size"),
-        turned=("turned", "sum"),
-        far=("far", "sum"),
-        **{name: (name, "mean") for name in table if name.startswith(("psnr", "cosine"))},
-    )
-    print(bands.round(3).to_string())
+    labels = [f"{low:g} to {high:g}" for low, high in pairwise(BOUNDS)]
+    bands = table.groupby(pd.cut(table.correlation, BOUNDS, labels=labels), observed=False)
+    counts = bands[["turned", "far"]].sum().assign(faces=bands.size())
+    means = bands[[name for name in table if str(name).startswith(("psnr", "cosine"))]].mean()
+    rows = counts.join(means).round(4)
+    print(rows.to_string())
     if given.out is not None:
-        bands.round(4).to_csv(given.out)
+        rows.to_csv(given.out)
 
 
 def correlation(first: Tensor, second: Tensor) -> Tensor:
@@ -84,8 +84,9 @@ def correlation(first: Tensor, second: Tensor) -> Tensor:
     smooth = [functional.conv2d(kernel, spot, padding=4) for kernel in (first, second)]
     size = (2 * WINDOW, 2 * WINDOW)
     ahead, behind = (torch.fft.rfft2(kernel, s=size) for kernel in smooth)
-    largest = torch.fft.irfft2(ahead * behind.conj(), s=size).amax((1, 2, 3))
-    return largest / (smooth[0].flatten(1).norm(dim=1) * smooth[1].flatten(1).norm(dim=1))
+    largest: Tensor = torch.fft.irfft2(ahead * behind.conj(), s=size).amax((1, 2, 3))
+    first, second = (kernel.flatten(1).norm(dim=1) for kernel in smooth)
+    return largest / (first * second)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import glob
 import io
+import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,7 +22,17 @@ from PIL import Image
 
 from .errors import BlurfaceError, ImageError, InputError
 from .files import replacing
-from .images import encode_image, known_formats, name_of, open_image, upright, write_image
+from .images import (
+    eight_bits,
+    encode_image,
+    format_of,
+    keeps_orientation,
+    known_formats,
+    name_of,
+    open_image,
+    upright,
+    write_image,
+)
 from .stage import DeblurStage, Decision
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
@@ -121,7 +132,9 @@ def by_stage(stage: DeblurStage) -> Mend:
 # ------------------------------------------------------------------------------ what goes where
 
 
-def collect(inputs: Sequence[str], out: str | None = None, suffix: str | None = None) -> list[Job]:
+def collect(
+    inputs: Sequence[str], out: str | None = None, suffix: str | None = None, *, compare: bool = False
+) -> list[Job]:
     """Jobs for files, folders and glob patterns.
 
     Parameters
@@ -136,6 +149,8 @@ def collect(inputs: Sequence[str], out: str | None = None, suffix: str | None = 
     suffix : str, optional
         Put between name and suffix of each result; default ``"-restored"`` without ``out``, else
         nothing.
+    compare : bool
+        Sheets are written too (:func:`compared`) and need names of their own.
 
     Raises
     ------
@@ -165,18 +180,23 @@ def collect(inputs: Sequence[str], out: str | None = None, suffix: str | None = 
     ]
     taken: dict[str, Path] = {}
     for job in jobs:
-        target = os.path.realpath(job.target)
-        if os.path.exists(target) and os.path.realpath(job.source) == target:
-            raise InputError(
-                f"{name_of(job.source)} would be replaced by its result.", "Use another --out, or --suffix."
-            )
-        if target in taken:
-            raise InputError(
-                f"{name_of(taken[target])} and {name_of(job.source)} would both be written to "
-                f"{name_of(job.target)}.",
-                "Give their common folder, which keeps subfolders, or restore them one after the other.",
-            )
-        taken[target] = job.source
+        for path in _written(job, compare):
+            target = os.path.realpath(path)
+            if os.path.exists(target) and os.path.realpath(job.source) == target:
+                raise InputError(
+                    f"{name_of(job.source)} would be replaced by its result.",
+                    "Use another --out, or --suffix.",
+                )
+            if target in taken:
+                raise InputError(
+                    f"{name_of(taken[target])} and {name_of(job.source)} would both be written to "
+                    f"{name_of(path)}.",
+                    "Leave --compare out, or use --suffix."
+                    if compare
+                    else "Give their common folder, which keeps subfolders, or restore them one after the "
+                    "other.",
+                )
+            taken[target] = job.source
     return jobs
 
 
@@ -193,12 +213,12 @@ def _sources(inputs: Sequence[str], out: str | None) -> Iterator[tuple[Path, Pat
             found.append((Path(entry), Path(Path(entry).name)))
             named = True
         elif glob.has_magic(entry):
-            for name in sorted(glob.glob(entry, recursive=True)):
-                if os.path.isdir(name):
-                    continue
-                found.append((Path(name), Path(Path(name).name)))
-            if not found:
+            matches = [name for name in sorted(glob.glob(entry, recursive=True)) if not os.path.isdir(name)]
+            if not matches:
                 raise InputError(f"Nothing matches {name_of(entry)}.", "Check the pattern.")
+            found.extend(
+                (Path(name), Path(Path(name).name)) for name in matches if not _under(name, entry, own)
+            )
         else:
             raise InputError(f"{name_of(entry)} does not exist.", "Check the path.")
         for source, below in found:
@@ -207,6 +227,15 @@ def _sources(inputs: Sequence[str], out: str | None) -> Iterator[tuple[Path, Pat
             if key not in seen:
                 seen.add(key)
                 yield source, below, named
+
+
+def _under(name: str, pattern: str, own: str | None) -> bool:
+    """Whether a match lies in the folder of results and that one below where the pattern looks."""
+    if own is None:
+        return False
+    fixed = itertools.takewhile(lambda part: not glob.has_magic(part), Path(pattern).parts)
+    start, folder = os.path.realpath(Path(*fixed)), os.path.realpath(os.path.dirname(name))
+    return own != start and Path(own).is_relative_to(start) and Path(folder).is_relative_to(own)
 
 
 def _walk(folder: Path, own: str | None) -> Iterator[tuple[Path, Path]]:
@@ -237,6 +266,11 @@ def _target(source: Path, below: Path, out: str | None, suffix: str, single: boo
 def compared(target: Path) -> Path:
     """Where before and after lie side by side."""
     return target.with_name(f"{target.stem}-compare{target.suffix}")
+
+
+def _written(job: Job, compare: bool) -> list[Path]:
+    """What a job writes; the target last, so that where it is, all is."""
+    return [compared(job.target), job.target] if compare and not _is_table(job) else [job.target]
 
 
 # -------------------------------------------------------------------------------------- restore
@@ -280,11 +314,17 @@ _Task = tuple[Job, "Future[Image.Image] | Outcome | None"]
 
 def _start(job: Job, options: Options, pool: ThreadPoolExecutor) -> _Task:
     try:
-        if options.overwrite or not job.target.exists():
-            finished = False
-        else:
-            finished = job.target.stat().st_mtime_ns >= job.source.stat().st_mtime_ns
-    except OSError as error:
+        for path in _written(job, options.compare):
+            if path.exists() and not path.is_file():
+                what = "a folder" if path.is_dir() else "no regular file"
+                raise InputError(
+                    f"{name_of(path)} is {what}.", "Remove it, or use another --out or --suffix."
+                )
+        finished = not options.overwrite and all(
+            path.exists() and path.stat().st_mtime_ns >= job.source.stat().st_mtime_ns
+            for path in _written(job, options.compare)
+        )
+    except (InputError, OSError) as error:
         return job, _failed(job, error)
     if finished:
         return job, _outcome(job, "skipped")
@@ -373,17 +413,17 @@ def _write(
     decision = mended.decision
     try:
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        after = undo(mended.picture)
+        if options.compare:
+            sheet = side_by_side(upright(stored)[0], mended.picture)
+            write_image(compared(job.target), sheet, quality=options.quality)
         same = job.source.suffix.lower() == job.target.suffix.lower()
         if decision.action == "pass" and same:
             with replacing(job.target) as temporary:
                 shutil.copyfile(job.source, temporary)
         else:
-            format = None if same else Image.registered_extensions().get(job.target.suffix.lower())
+            format = (stored.format if same else None) or format_of(job.target)
+            after = undo(mended.picture) if keeps_orientation(format, stored) else mended.picture
             write_image(job.target, after, like=stored, format=format, quality=options.quality)
-        if options.compare:
-            beside = compared(job.target)
-            write_image(beside, side_by_side(upright(stored)[0], mended.picture), quality=options.quality)
     except (BlurfaceError, OSError) as error:
         return _failed(job, error)
     frames = getattr(stored, "n_frames", 1)
@@ -396,6 +436,7 @@ def _write(
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
     """Two pictures of one size on one sheet, four white pixels between them."""
+    before, after = eight_bits(before), eight_bits(after)
     mode = "L" if before.mode == after.mode == "L" else "RGB"
     sheet = Image.new(mode, (before.width + 4 + after.width, before.height), "white")
     sheet.paste(before.convert(mode), (0, 0))
@@ -404,26 +445,60 @@ def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
 
 
 def restore_stream(
-    data: bytes, mend: Mend, *, quality: int = 95, name: str = "<stdin>"
+    data: bytes, mend: Mend, *, quality: int = 95, name: str = "<stdin>", format: str | None = None
 ) -> tuple[bytes, Decision]:
     """Restore one encoded picture; format, size, orientation tag and profile stay.
 
-    A picture that passes the gate comes back byte for byte.
+    A picture that passes the gate comes back byte for byte, unless it changes its format.
+
+    Parameters
+    ----------
+    data : bytes
+    mend : callable
+        See :func:`by_stage`.
+    quality : int
+        Of JPEG and lossy WebP.
+    name : str
+        What messages call the picture.
+    format : str, optional
+        Pillow's name of another format to write.
+
+    Returns
+    -------
+    encoded : bytes
+    decision : Decision
 
     Raises
     ------
     ImageError
-        If it cannot be decoded or restored.
+        If it cannot be decoded, restored or encoded.
     """
-    stream = io.BytesIO(data)
-    stream.name = name
-    stored = open_image(stream)
+    stored = _decoded(data, name)
     picture, undo = upright(stored)
     (mended,) = mend([picture])
-    decision = mended.decision
-    if decision.action == "pass":
-        return data, decision
-    return encode_image(undo(mended.picture), stored.format or "PNG", like=stored, quality=quality), decision
+    return _encoded(data, stored, undo, mended, quality, format), mended.decision
+
+
+def _decoded(data: bytes, name: str) -> Image.Image:
+    stream = io.BytesIO(data)
+    stream.name = name
+    return open_image(stream)
+
+
+def _encoded(
+    data: bytes,
+    stored: Image.Image,
+    undo: Callable[[Image.Image], Image.Image],
+    mended: Mended,
+    quality: int,
+    format: str | None = None,
+) -> bytes:
+    own = stored.format or "PNG"
+    format = format or own
+    if mended.decision.action == "pass" and format == ("JPEG" if own == "MPO" else own):
+        return data
+    after = undo(mended.picture) if keeps_orientation(format, stored) else mended.picture
+    return encode_image(after, format, like=stored, quality=quality)
 
 
 def _outcome(job: Job, status: Status, score: float | None = None, message: str = "") -> Outcome:
@@ -446,7 +521,7 @@ def _failed(job: Job, error: Exception) -> Outcome:
 
 
 def _restore_table(job: Job, mend: Mend, options: Options, batch_size: int) -> Outcome:
-    """Restore a Parquet file's pictures, batch by batch; other columns stay.
+    """Restore a Parquet file's pictures, batch by batch; other columns, row groups and codecs stay.
 
     Adds the columns ``blur_score`` (pixels), ``blur_action`` and ``blur_error``; a picture that
     cannot be restored stays as it is and has an error.
@@ -472,22 +547,30 @@ def _restore_table(job: Job, mend: Mend, options: Options, batch_size: int) -> O
             for name, kind in added:
                 schema = schema.append(pa.field(name, kind))
             job.target.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(job.target) as temporary, pq.ParquetWriter(temporary, schema) as writer:
-                for batch in table.iter_batches(batch_size=batch_size):
-                    cells = [_restore_cell(value, mend, options) for value in batch.column(place).to_pylist()]
-                    for _, decision, message in cells:
-                        if decision is None:
-                            counts["failed"] += bool(message)
-                            continue
-                        counts[_STATUS[decision.action]] += 1
-                        if decision.score is not None:
-                            total, scored = total + decision.score, scored + 1
-                    columns = list(batch.columns)
-                    columns[place] = pa.array([cell[0] for cell in cells], schema.field(place).type)
-                    columns.append(pa.array([d.score if d else None for _, d, _ in cells], pa.float64()))
-                    columns.append(pa.array([d.action if d else None for _, d, _ in cells], pa.string()))
-                    columns.append(pa.array([message or None for _, _, message in cells], pa.string()))
-                    writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=schema))
+            codecs = _codecs(table.metadata, options.column, [name for name, _ in added])
+            with (
+                replacing(job.target) as temporary,
+                pq.ParquetWriter(temporary, schema, compression=codecs) as writer,
+            ):
+                for group in range(table.num_row_groups):
+                    batches = []
+                    for batch in table.iter_batches(batch_size=batch_size, row_groups=[group]):
+                        cells = _restore_cells(batch.column(place).to_pylist(), mend, options)
+                        for _, decision, message in cells:
+                            if decision is None:
+                                counts["failed"] += bool(message)
+                                continue
+                            counts[_STATUS[decision.action]] += 1
+                            if decision.score is not None:
+                                total, scored = total + decision.score, scored + 1
+                        columns = list(batch.columns)
+                        columns[place] = pa.array([cell[0] for cell in cells], schema.field(place).type)
+                        columns.append(pa.array([d.score if d else None for _, d, _ in cells], pa.float64()))
+                        columns.append(pa.array([d.action if d else None for _, d, _ in cells], pa.string()))
+                        columns.append(pa.array([message or None for _, _, message in cells], pa.string()))
+                        batches.append(pa.RecordBatch.from_arrays(columns, schema=schema))
+                    whole = pa.Table.from_batches(batches, schema)
+                    writer.write_table(whole, row_group_size=max(whole.num_rows, 1))
     except (BlurfaceError, OSError, pa.ArrowException) as error:
         if isinstance(error, pa.ArrowException):
             error = ImageError(
@@ -501,14 +584,67 @@ def _restore_table(job: Job, mend: Mend, options: Options, batch_size: int) -> O
     return _outcome(job, "restored" if counts["restored"] or counts["blended"] else "passed", score, told)
 
 
-def _restore_cell(value: Any, mend: Mend, options: Options) -> tuple[Any, Decision | None, str]:
-    data = value.get("bytes") if isinstance(value, dict) else value
-    if value is None:
-        return None, None, ""
-    if not isinstance(data, bytes):
-        return value, None, f"holds {type(data).__name__}, not an encoded picture."
-    try:
-        restored, decision = restore_stream(data, mend, quality=options.quality, name="picture")
-    except (BlurfaceError, OSError) as error:
-        return value, None, str(error)
-    return ({**value, "bytes": restored} if isinstance(value, dict) else restored), decision, ""
+def _codecs(metadata: Any, picture: str, added: list[str]) -> str | dict[str, str]:
+    """Each column's codec, for the added ones the picture's."""
+    if metadata.num_row_groups == 0:
+        return "snappy"
+    group = metadata.row_group(0)
+    codecs = {}
+    for column in map(group.column, range(metadata.num_columns)):
+        codec = "NONE" if column.compression == "UNCOMPRESSED" else column.compression
+        codecs[column.path_in_schema] = codec
+        if column.path_in_schema.split(".")[0] == picture:
+            codecs.update(dict.fromkeys(added, codec))
+    return codecs
+
+
+_Cell = tuple[Any, Decision | None, str]
+"""A value to write, what was decided, and why it could not be restored."""
+
+
+def _restore_cells(values: list[Any], mend: Mend, options: Options) -> list[_Cell]:
+    """Restore a batch of encoded pictures at once, or as many as :data:`_WINDOW_PIXELS` allows."""
+    cells: list[_Cell] = []
+    ready: list[tuple[int, bytes, Image.Image]] = []
+    pixels = 0
+    for value in values:
+        data = value.get("bytes") if isinstance(value, dict) else value
+        cells.append((value, None, ""))
+        if value is None:
+            continue
+        if not isinstance(data, bytes):
+            cells[-1] = (value, None, f"holds {type(data).__name__}, not an encoded picture.")
+            continue
+        try:
+            stored = _decoded(data, "picture")
+        except (BlurfaceError, OSError) as error:
+            cells[-1] = (value, None, str(error))
+            continue
+        more = stored.width * stored.height
+        if ready and pixels + more > _WINDOW_PIXELS:
+            _mend_cells(cells, ready, mend, options)
+            ready, pixels = [], 0
+        ready.append((len(cells) - 1, data, stored))
+        pixels += more
+    _mend_cells(cells, ready, mend, options)
+    return cells
+
+
+def _mend_cells(
+    cells: list[_Cell], ready: list[tuple[int, bytes, Image.Image]], mend: Mend, options: Options
+) -> None:
+    turned = [upright(stored) for _, _, stored in ready]
+    for (at, data, stored), (_, undo), mended in zip(
+        ready, turned, mend_each([picture for picture, _ in turned], mend), strict=True
+    ):
+        value = cells[at][0]
+        if isinstance(mended, Exception):
+            cells[at] = (value, None, str(mended))
+            continue
+        try:
+            restored = _encoded(data, stored, undo, mended, options.quality)
+        except (BlurfaceError, OSError) as error:
+            cells[at] = (value, None, str(error))
+            continue
+        written = {**value, "bytes": restored} if isinstance(value, dict) else restored
+        cells[at] = (written, mended.decision, "")

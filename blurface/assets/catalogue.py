@@ -13,7 +13,7 @@ from ..errors import UnknownNameError
 
 Kind = Literal["dataset", "weights", "kernels", "list"]
 
-_NOBODY = "no checksum is published and the file could not be downloaded where this list was written"
+_NOBODY = "no checksum is published, and the file has not been downloaded to compute one"
 
 
 @dataclass(frozen=True)

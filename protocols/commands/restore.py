@@ -120,21 +120,25 @@ def restore(
     blurface restore face.png                      writes face-restored.png
     blurface restore IN_DIR --out OUT_DIR          the same names in another folder
     blurface restore photo.jpg --faces --compare   every face in a photograph
-    blurface restore - < blurry.png > sharp.png    through a pipe
+    blurface restore - < blurry.png > sharp.png    through a pipe (--out - for a file's result)
 
     Exit code 0 when all is done, 1 when some or all failed (the rest is done), 2 for wrong usage.
     """
     if precision == "int8" and backend not in ("onnxruntime", "openvino"):
         raise click.UsageError("--precision int8 needs --backend onnxruntime or openvino.")
     recipe = Recipe(model, backend, device, gate, batch_size, faces, precision)
-    if "-" in inputs:
+    if "-" in inputs or out == "-":
         if len(inputs) > 1 or suffix is not None or compare or engine == "ray":
-            raise click.UsageError("- (standard input) goes alone, without --suffix, --compare or Ray.")
-        _restore_stdin(recipe, out, quality, as_json)
+            raise click.UsageError(
+                "- (standard input or output) is for one picture, without --suffix, --compare or Ray."
+            )
+        _restore_one(recipe, inputs[0], out, quality, as_json)
         return
-    from blurface.collection import Options, collect
+    from blurface.collection import TABLE_SUFFIX, Options, collect
 
-    jobs = collect(inputs, out, suffix)
+    jobs = collect(inputs, out, suffix, compare=compare)
+    if compare and any(job.source.suffix.lower() == TABLE_SUFFIX for job in jobs):
+        raise click.UsageError("--compare is for picture files; restore Parquet files without it.")
     options = Options(overwrite=overwrite, compare=compare, quality=quality, column=column)
     if engine == "ray":
         outcomes = _with_ray(jobs, recipe, options, batch_size or 32, actors, ray_address)
@@ -211,22 +215,31 @@ def _shown(path: str) -> str:
     return name_of(path)
 
 
-def _restore_stdin(recipe: Recipe, out: str | None, quality: int, as_json: bool) -> None:
+def _restore_one(recipe: Recipe, source: str, out: str | None, quality: int, as_json: bool) -> None:
+    """Restore standard input (``-``) or a file, to standard output or a file."""
+    from PIL import Image
+
     from blurface.collection import restore_stream
-    from blurface.files import replacing
+    from blurface.errors import InputError
+    from blurface.files import write_atomic
 
     to_stdout = out is None or out == "-"
     if to_stdout and as_json:
         raise click.UsageError("--json and the picture cannot both go to standard output; use --out.")
     if to_stdout and sys.stdout.isatty():
         raise click.UsageError("A picture does not go to a terminal; redirect it or use --out.")
-    data = sys.stdin.buffer.read()
-    restored, decision = restore_stream(data, recipe(), quality=quality)
+    if source == "-":
+        data, name = sys.stdin.buffer.read(), "<stdin>"
+    else:
+        if not Path(source).is_file():
+            raise InputError(f"{_shown(source)} is no picture file.", "Name one for --out -.")
+        data, name = Path(source).read_bytes(), source
+    format = None if to_stdout else Image.registered_extensions().get(Path(str(out)).suffix.lower())
+    restored, decision = restore_stream(data, recipe(), quality=quality, name=name, format=format)
     if to_stdout:
         sys.stdout.buffer.write(restored)
         sys.stdout.buffer.flush()
     else:
-        with replacing(Path(str(out))) as temporary:
-            temporary.write_bytes(restored)
+        write_atomic(Path(str(out)), restored)
     if as_json:
         click.echo(json.dumps({"source": "-", "target": out, **asdict(decision)}))

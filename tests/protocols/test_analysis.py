@@ -185,6 +185,20 @@ def test_only_probes_are_reduced(tmp_path: Path) -> None:
             reduced(whole, share)
 
 
+def test_a_reference_whose_name_looks_reduced_is_not(tmp_path: Path) -> None:
+    from PIL import Image
+
+    path = tmp_path / "face.png"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+    name = "Ann@xerox/Ann_0001"
+    pairs = PairList("toy", (Pair(name, "Bob/Bob_0001", False, 0), Pair("Bob/Bob_0001", name, False, 0)), 1)
+    whole = Protocol("toy", pairs, dict.fromkeys(pairs.images, path))
+    half = reduced(whole, 0.5)
+    np.testing.assert_array_equal(half.read(name), whole.read(name))
+    probe = half.pairs.pairs[1].probe
+    np.testing.assert_array_equal(half.read(probe), reduce_and_enlarge(whole.read(name), 0.5))
+
+
 def test_a_run_read_back_is_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     register_toys(monkeypatch)
     run = toy_run(tmp_path)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -50,6 +51,32 @@ def test_processes_that_keep_dying_are_an_error() -> None:
 def test_errors_of_processes_reach_the_user() -> None:
     with pytest.raises(InputError, match=r"is wrong\. Mend it"):
         processes.run([1, 2], 2, _nothing, (), _fail, lambda item, value: None)
+
+
+def _write_pid(folder: str) -> None:
+    (Path(folder) / str(os.getpid())).touch()
+    time.sleep(0.5)
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table of Linux")
+def test_an_interrupt_ends_the_pool_and_not_the_hosts_processes(tmp_path: Path) -> None:
+    host = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(600,))
+    host.start()
+
+    def interrupt(item: str, value: None) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            processes.run([str(tmp_path)] * 2, 2, _nothing, (), _write_pid, interrupt)
+        host.join(0.5)
+        assert host.is_alive()
+        pids = [int(path.name) for path in tmp_path.iterdir()]
+        assert pids
+        assert not any(map(_alive, pids))
+    finally:
+        host.kill()
+        host.join()
 
 
 def test_default_jobs() -> None:

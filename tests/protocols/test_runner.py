@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -23,13 +25,15 @@ from scipy.ndimage import convolve
 from blurface.errors import BlurfaceError, InputError, UnknownNameError
 from blurface.kernels import Kernel, KernelSet
 from blurface.restorers import restorers
-from blurface.threads import one_thread
 from protocols import results
+from protocols.commands.tables import Maker
 from protocols.datasets import Protocol
 from protocols.degradation import Degradation
+from protocols.experiments import Experiment
+from protocols.pictures import Pictures
 from protocols.quality import psnr
 from protocols.run_tables import run_tables
-from protocols.runner import Choice, Evaluation, Settings, evaluate
+from protocols.runner import Choice, Evaluation, Settings, build_embedder, build_restorer, evaluate
 from protocols.store import CellWarning
 from verification import embedders
 
@@ -92,6 +96,9 @@ def test_a_cell_is_what_the_chain_says(protocol: Protocol, tmp_path: Path) -> No
     sharp = evaluation.sharp_embeddings("thumbnails")[protocol.pairs.images.index(image)]
     np.testing.assert_array_equal(evaluation.probe_embeddings("thumbnails", "none", "sharp")[row], sharp)
     assert evaluation.quality("112x96", "none", "sharp")["psnr"][row] == 100
+    equal = results.summarise(evaluation).row("thumbnails", "none", "sharp", "psnr")
+    assert equal is not None
+    assert (equal.ci_low, equal.ci_high) == (100, 100)  # no spread is an interval of no width
 
 
 def test_replicate_border_sees_the_face_only(protocol: Protocol, tmp_path: Path) -> None:
@@ -194,6 +201,20 @@ def test_damaged_cells_and_faces_are_made_again(protocol: Protocol, tmp_path: Pa
     assert {str(warning.message).partition(":")[0] for warning in caught} == {str(cells[0]), str(faces)}
     assert again.computed == 1
     assert _csv(again) == first
+
+
+def test_temporaries_of_killed_runs_go(protocol: Protocol, tmp_path: Path) -> None:
+    old = []
+    for folder in ("cells", "faces"):
+        for name, age in (("old", 2 * 86400), ("new", 0)):
+            path = tmp_path / folder / "ab" / f".blurface-{name}.part"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+            os.utime(path, (time.time() - age,) * 2)
+            old += [path] if age else []
+    evaluate(protocol, toy_kernels(), _settings("none"), cache=tmp_path)
+    assert not any(path.exists() for path in old)
+    assert all(path.with_name(".blurface-new.part").exists() for path in old)
 
 
 def test_verifiers_of_two_frames_share_what_they_can(protocol: Protocol, tmp_path: Path) -> None:
@@ -343,6 +364,8 @@ def test_wrong_settings(protocol: Protocol, tmp_path: Path) -> None:
         _settings("brighter", "brighter")
     with pytest.raises(InputError, match="border"):
         _settings("none", border="mirror")
+    with pytest.raises(InputError, match="border='reflect'"):
+        Experiment(border="reflect").settings()  # type: ignore[arg-type]
     with pytest.raises(InputError, match="batch size"):
         _settings("none", batch_size=0)
     with pytest.raises(InputError, match="verifier"):
@@ -352,6 +375,28 @@ def test_wrong_settings(protocol: Protocol, tmp_path: Path) -> None:
     taken = KernelSet("bad", (Kernel("sharp", np.ones((3, 3))),))
     with pytest.raises(InputError, match="'sharp' is taken"):
         evaluate(protocol, taken, _settings("none"), cache=tmp_path)
+
+
+def test_the_device_goes_to_what_takes_one(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def anywhere(by: float = 0.1) -> Brighter:
+        return Brighter(by)
+
+    restorers.register("anywhere", anywhere)
+    assert build_restorer(Choice("anywhere", {"by": 0.2}), "meta").device.type == "cpu"
+    assert build_restorer(Choice("brighter"), "meta").device.type == "meta"
+    assert build_restorer(Choice("brighter", {"device": "cpu"}), "meta").device.type == "cpu"
+    assert build_embedder(Choice("thumbnails"), "meta", tmp_path).device.type == "meta"
+    # Pictures are made where the run was, and tables build what takes no device.
+    monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path))
+    chosen = (Choice("none"), Choice("brighter", {"by": 0.2}))
+    experiment = Experiment(restorers=chosen, kernel_sets=("linear:5,0",), device="meta")
+    made = Pictures(experiment, protocol=protocol, cache=tmp_path).restorer("brighter")
+    assert isinstance(made, Brighter)
+    assert (made.device.type, made.by) == ("meta", 0.2)
+    maker = Maker(experiment, tmp_path, [], (2,), (0,), None, {}, lambda *_: None)
+    assert maker._build(Choice("anywhere")).device.type == "cpu"
 
 
 def test_processes_change_nothing(protocol: Protocol, tmp_path: Path) -> None:
@@ -364,13 +409,6 @@ def test_processes_change_nothing(protocol: Protocol, tmp_path: Path) -> None:
         settings = Settings((Choice("none"), Choice("wiener")), verifier, jobs=jobs, batch_size=4)
         texts.append(_csv(evaluate(protocol, kernels, settings, cache=tmp_path / str(jobs))))
     assert texts[0] == texts[1]
-
-
-def test_one_thread_and_back() -> None:
-    before = torch.get_num_threads()
-    with one_thread():
-        assert torch.get_num_threads() == 1
-    assert torch.get_num_threads() == before
 
 
 def test_psnr_of_a_known_change(protocol: Protocol, tmp_path: Path) -> None:

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from protocols.tables import Column, Table
+from protocols.reproduction import linear_table
+from protocols.results import MEAN, Row, Summary
+from protocols.robustness import Condition, robustness_table
+from protocols.tables import Column, Table, shown_interval, shown_restorer
 
 
 @pytest.fixture
@@ -105,3 +108,23 @@ def test_write(table: Table, tmp_path: Path) -> None:
     files = table.write(tmp_path / "tables")
     assert [f.name for f in files] == ["accuracy.md", "accuracy.tex", "accuracy.csv"]
     assert files[0].read_text() == table.markdown()
+
+
+def test_intervals_and_restorers() -> None:
+    assert shown_interval(0.9, 0.95128) == "90.00 to 95.13"
+    assert shown_interval(23.456, 24, 1, 1) == "23.5 to 24.0"
+    assert shown_interval(math.nan, math.nan) is None
+    assert shown_restorer("none") == "none (blurry)"
+    assert shown_restorer("fast") == "fast"
+
+
+def test_no_table_shows_an_interval_that_there_is_not() -> None:
+    kernels = (MEAN, "L15@45")
+    rows = [Row("p", "v", "none", "s", k, metric, 0.5) for k in kernels for metric in ("accuracy", "psnr")]
+    about = {"protocol": "toy", "pairs": 2, "kernel_set": "toy"}
+    summary = Summary(rows, {}, about, ["v"], ["none"], ["L15@45"])
+    for made in (robustness_table([(Condition(), summary)], "v"), linear_table(summary, "v")):
+        row = dict(zip([column.title for column in made.columns], made.rows[0], strict=True))
+        assert row["accuracy"] == 0.5
+        assert row["95% interval"] is None
+        assert "nan to nan" not in made.markdown()

@@ -21,7 +21,6 @@ from protocols import paper, reproduction
 from protocols.analysis import pair_shares
 from protocols.commands.options import choose_restorers, parse_models, parse_which
 from protocols.datasets import create_protocol, protocols
-from protocols.results import clustered_mcnemar
 from protocols.run_folder import cell, read_run
 from protocols.tables import Table
 from verification import statistics
@@ -83,7 +82,7 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     shares = [
         np.concatenate([pair_shares(r, "thumbnails", name) for r in runs]) for name in ("wiener", "none")
     ]
-    p = clustered_mcnemar(*shares)
+    p = statistics.clustered_mcnemar(*shares)
     assert wiener["p"] == ("< 0.0001" if p < 1e-4 else f"{p:.2g}")
     assert blurry["p"] == ""
     genuine = np.concatenate([reproduction._genuine(run, "thumbnails") for run in runs])
@@ -149,7 +148,7 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     share = pair_shares(runs[0], "thumbnails", "wiener")
     interval = statistics.bootstrap_mean(share, groups=reproduction._genuine(runs[0], "thumbnails"))
     assert row["95% interval"] == f"{interval.low * 100:.2f} to {interval.high * 100:.2f}"
-    p = clustered_mcnemar(share, pair_shares(runs[0], "thumbnails", "none"))
+    p = statistics.clustered_mcnemar(share, pair_shares(runs[0], "thumbnails", "none"))
     assert row["p"] == ("< 0.0001" if p < 1e-4 else f"{p:.2g}")
 
     # As if a method of grey pictures had made them.
@@ -185,7 +184,7 @@ def test_linear_motion(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     shares = [pair_shares(summary, "thumbnails", name, turned) for name in ("wiener", "none")]
     interval = statistics.bootstrap_mean(shares[0], groups=reproduction._genuine(summary, "thumbnails"))
     assert lengths["wiener: 95% interval"]["15"] == f"{interval.low * 100:.2f} to {interval.high * 100:.2f}"
-    p = clustered_mcnemar(*shares)
+    p = statistics.clustered_mcnemar(*shares)
     assert lengths["wiener: p"]["15"] == ("< 0.0001" if p < 1e-4 else f"{p:.2g}")
     assert "none (blurry): p" not in lengths
     # At the sharp pairs' threshold as well, a gain comes with its p.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,11 +18,10 @@ from runner_support import draw_crops, random_mobilefacenet
 from blurface.cli import main
 from blurface.errors import InputError
 from blurface.kernels import join_kernel_sets
-from protocols.commands.options import choose_device, parse_options
+from protocols.commands.options import parse_options
 from protocols.commands.progress import PhaseProgress, duration
 from protocols.experiments import Experiment
-from protocols.results import COLUMNS, DEFINITIONS, Row, clustered_mcnemar, results_csv
-from verification import statistics
+from protocols.results import COLUMNS, DEFINITIONS, Row, Summary, results_csv
 
 
 @pytest.fixture(scope="module")
@@ -211,7 +211,7 @@ def test_unreadable_picture_ends_in_status_1(data: Path, tmp_path: Path) -> None
         (["--restorer", "wiener", "--restorer-option", "wiener:blance=1"], "cannot be built", 1),
         (["--noise", "2"], "Invalid value for '--noise'", 2),
         (["--jobs", "0"], "Invalid value for '--jobs'", 2),
-        (["--device", "gpu9"], "no device", 1),
+        (["--device", "gpu9"], "device 'gpu9' cannot be used", 1),
         (["--restorer", "none", "--restorer", "none"], "named twice", 1),
     ],
 )
@@ -266,29 +266,20 @@ def test_kernel_sets_join(data: Path) -> None:
     assert joined.centre == "published"
 
 
-def test_protocols_and_devices(data: Path) -> None:
+def test_crops_of_protocols(data: Path) -> None:
     folder = Experiment(pairs=f"folder:{data / 'crops'}")
     assert folder.replace(crops="aligned").protocol().prealigned
     assert not folder.protocol().prealigned
     with pytest.raises(InputError, match="no aligned crops"):
         Experiment(pairs="facescrub", crops="aligned", data_root=data).protocol()
-    assert choose_device("cpu") == "cpu"
-    assert choose_device("auto") in ("cpu", "cuda")
 
 
-def test_clustered_mcnemar_is_mcnemar_for_one_decision() -> None:
-    rng = np.random.default_rng(0)
-    first, second = rng.random(4000) < 0.9, rng.random(4000) < 0.88
-    counts = statistics.mcnemar(first, second)
-    b, c = counts.only_first, counts.only_second
-    p = clustered_mcnemar(first, second)
-    assert p == pytest.approx(counts.p_mid, rel=0.05)
-    from scipy.stats import chi2
-
-    assert p == pytest.approx(chi2.sf((b - c) ** 2 / (b + c), 1), rel=1e-12)
-    # The same decision eight times over is no more evidence than once.
-    assert clustered_mcnemar(np.mean([first] * 8, axis=0), np.mean([second] * 8, axis=0)) == pytest.approx(p)
-    assert clustered_mcnemar(first, first) == 1.0
+def test_a_changed_copy_of_a_summary_has_its_own_rows() -> None:
+    row = Row("p", "v", "r", "s", "1", "eer", 0.1)
+    summary = Summary([row], {}, {}, ["v"], ["r"], ["1"])
+    assert summary.row("v", "r", "1", "eer") is row
+    other = dataclasses.replace(summary, rows=[dataclasses.replace(row, value=0.2)])
+    assert other.value("v", "r", "1", "eer") == 0.2
 
 
 def test_csv_leaves_out_what_there_is_none_of() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from blurface.errors import InputError
-from verification.statistics import bootstrap, bootstrap_mean, mcnemar, wilson
+from verification.statistics import bootstrap, bootstrap_mean, clustered_mcnemar, mcnemar, wilson
 
 
 def test_bootstrap_of_a_proportion_is_the_binomial() -> None:
@@ -93,6 +93,19 @@ def test_mcnemar_against_the_binomial_test(b: int, c: int, both: int) -> None:
     assert result.p_mid <= result.p_exact + 1e-12
     swapped = mcnemar(second, first)
     assert (swapped.only_first, swapped.p_mid) == (result.only_second, pytest.approx(result.p_mid))
+
+
+def test_clustered_mcnemar_is_mcnemar_for_one_decision() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.random(4000) < 0.9, rng.random(4000) < 0.88
+    counts = mcnemar(first, second)
+    b, c = counts.only_first, counts.only_second
+    p = clustered_mcnemar(first, second)
+    assert p == pytest.approx(counts.p_mid, rel=0.05)
+    assert p == pytest.approx(stats.chi2.sf((b - c) ** 2 / (b + c), 1), rel=1e-12)
+    # The same decision eight times over is no more evidence than once.
+    assert clustered_mcnemar(np.mean([first] * 8, axis=0), np.mean([second] * 8, axis=0)) == pytest.approx(p)
+    assert clustered_mcnemar(first, first) == 1.0
 
 
 def test_wrong_input_is_refused() -> None:

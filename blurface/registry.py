@@ -65,6 +65,11 @@ class Entry:
         module, _, attribute = self.target.partition(":")
         try:
             factory: Callable[..., Any] = getattr(importlib.import_module(module), attribute)
+        except AttributeError as error:
+            raise BlurfaceError(
+                f"{self.name!r} of {self.provider} names {self.target!r}, which is not there.",
+                f"Correct the entry point, or install another version of {self.provider}.",
+            ) from error
         except ImportError as error:
             if isinstance(error, BlurfaceError):
                 raise

@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from blurface.cli import main
-from blurface.collection import Job, Options, by_stage, collect, restore_jobs, restore_stream
+from blurface.collection import Job, Options, by_stage, collect, restore_jobs, restore_stream, side_by_side
 from blurface.errors import InputError
 from blurface.gate import Gate
 from blurface.images import read_rgb
@@ -159,6 +159,52 @@ def test_compare_and_animation(tmp_path: Path) -> None:
     assert "first of 2 frames" in result.stderr
 
 
+def test_rotation_survives_a_format_without_exif(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    source = save(tmp_path / "a.png", bright(), exif=exif)
+    for name in ("x.bmp", "x.tif", "x.ppm", "x.png", "x.webp"):
+        assert restore(source, "--out", tmp_path / name).exit_code == 0
+        back = read_rgb(tmp_path / name)
+        assert back.shape == (16, 20, 3)
+        if name != "x.webp":
+            np.testing.assert_array_equal(back, 255 - read_rgb(source))
+
+
+def test_sheets_have_names_of_their_own_and_are_made_up_for(tmp_path: Path) -> None:
+    for name in ("a.png", "a-compare.png"):
+        save(tmp_path / "in" / name, bright())
+    result = restore(tmp_path / "in", "--out", tmp_path / "out", "--compare")
+    assert result.exit_code == 1
+    assert "both be written" in result.stderr
+    (tmp_path / "in" / "a-compare.png").unlink()
+    assert restore(tmp_path / "in", "--out", tmp_path / "out").exit_code == 0
+    for told in ("1 restored", "1 skipped"):
+        assert told in restore(tmp_path / "in", "--out", tmp_path / "out", "--compare").stderr
+        assert (tmp_path / "out" / "a-compare.png").is_file()
+
+
+def test_sheet_of_a_deep_picture_is_scaled() -> None:
+    deep = Image.fromarray(np.full((4, 4), 128 * 257, np.uint16))
+    assert set(np.unique(np.asarray(side_by_side(deep, deep)))) == {128, 255}
+
+
+def test_a_folder_of_the_targets_name_is_told(tmp_path: Path) -> None:
+    save(tmp_path / "in" / "a.png", bright())
+    (tmp_path / "out" / "a.png").mkdir(parents=True)
+    result = restore(tmp_path / "in", "--out", tmp_path / "out")
+    assert result.exit_code == 1
+    assert "a.png is a folder" in result.stderr
+
+
+def test_a_pattern_does_not_find_results(tmp_path: Path) -> None:
+    save(tmp_path / "w" / "a.png", bright())
+    for told in ("1 restored of 1", "1 skipped of 1"):
+        assert told in restore(tmp_path / "w" / "**" / "*.png", "--out", tmp_path / "w" / "out").stderr
+    result = restore(tmp_path / "w" / "*.png", "--out", tmp_path / "w")
+    assert "would be replaced" in result.stderr
+
+
 def test_bad_pictures_are_told_and_the_rest_is_done(tmp_path: Path) -> None:
     source = tmp_path / "in"
     save(source / "good.png", bright())
@@ -214,6 +260,14 @@ def test_standard_input_and_output(tmp_path: Path) -> None:
         assert result.exit_code == 1
         assert "<stdin>" in result.stderr
         assert result.stdout_bytes == b""
+    assert restore("-", "--out", tmp_path / "a.jpg", input=stream.getvalue()).exit_code == 0
+    assert Image.open(tmp_path / "a.jpg").format == "JPEG"
+    dark = save(tmp_path / "dark.jpg", np.full((16, 16, 3), 20, np.uint8)).read_bytes()
+    assert restore("-", "--out", tmp_path / "dark.png", input=dark).exit_code == 0
+    assert Image.open(tmp_path / "dark.png").format == "PNG"
+    assert restore(tmp_path / "dark.jpg", "--out", "-").stdout_bytes == dark
+    assert restore(tmp_path / "dark.jpg", tmp_path / "a.png", "--out", "-").exit_code == 2
+    assert restore(tmp_path, "--out", "-").exit_code == 1
     assert restore("-", tmp_path / "a.png").exit_code == 2
     assert restore("-", "--json", input=b"").exit_code == 2
 
@@ -328,6 +382,35 @@ def test_parquet_columns_stay_and_pictures_are_restored(tmp_path: Path) -> None:
     result = restore(source / "plain.parquet", "--out", tmp_path / "new", "--column", "picture")
     assert "no column 'picture'" in result.stderr
     assert not (tmp_path / "new").exists()
+
+
+def test_parquet_is_restored_in_batches_and_keeps_its_layout(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    rows = [encoded(bright(seed=i)) for i in range(5)]
+    table = pa.table({"id": range(5), "image": [{"bytes": row} for row in rows]})
+    source = tmp_path / "a.parquet"
+    pq.write_table(table, source, row_group_size=3, compression={"id": "NONE", "image.bytes": "ZSTD"})
+    counts: list[int] = []
+    mend = by_stage(DeblurStage(Invert()))
+
+    def counted(pictures: list[Image.Image]) -> Any:
+        counts.append(len(pictures))
+        return mend(pictures)
+
+    jobs = [Job(source, tmp_path / "b.parquet")]
+    assert [outcome.status for outcome in restore_jobs(jobs, counted, batch_size=2)] == ["restored"]
+    assert counts == [2, 1, 2]
+    after = pq.ParquetFile(tmp_path / "b.parquet").metadata
+    groups = [after.row_group(i) for i in range(after.num_row_groups)]
+    assert [group.num_rows for group in groups] == [3, 2]
+    codecs = {c.path_in_schema: c.compression for c in (groups[0].column(i) for i in range(5))}
+    assert codecs["id"] == "UNCOMPRESSED"
+    assert codecs["image.bytes"] == codecs["blur_score"] == "ZSTD"
+    result = restore(source, "--compare")
+    assert result.exit_code == 2
+    assert "Parquet" in result.stderr
 
 
 # --------------------------------------------------------------------------------------- pieces

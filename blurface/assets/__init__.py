@@ -219,19 +219,25 @@ def clear(name: str) -> list[Path]:
     """
     root = cache_folder() / "data"
     removed: list[Path] = []
+    downloads = root / DOWNLOADS
     for file in get_asset(name).files:
-        unpacked = read_receipt(file, root).get("unpacked", [])
-        targets = [root / file.target / part for part in unpacked] if file.archive else [root / file.target]
-        downloads = root / DOWNLOADS
-        targets += [downloads / f"{file.name}{end}" for end in ("", ".json", ".part", ".part.json", ".lock")]
-        for target in targets:
-            if target.is_dir():
-                shutil.rmtree(target)
-            elif target.exists():
-                target.unlink()
-            else:
-                continue
-            removed.append(target)
+        if not downloads.is_dir():
+            continue
+        # The lock's own file stays: who waits for it holds it open.
+        with locked(downloads / f"{file.name}.lock"):
+            unpacked = read_receipt(file, root).get("unpacked", [])
+            targets = (
+                [root / file.target / part for part in unpacked] if file.archive else [root / file.target]
+            )
+            targets += [downloads / f"{file.name}{end}" for end in ("", ".json", ".part", ".part.json")]
+            for target in targets:
+                if target.is_dir():
+                    shutil.rmtree(target)
+                elif target.exists():
+                    target.unlink()
+                else:
+                    continue
+                removed.append(target)
     return removed
 
 
@@ -240,6 +246,7 @@ CACHE_PARTS = {
     "faces": "aligned faces and where they lie in their photographs",
     "landmarks": "where faces lie in their photographs",
     "exports": "networks exported for other runtimes",
+    "weights": "foreign weights in a form that loads without executing code",
     "data": "downloaded data sets and weights",
 }
 """Folders that blurface makes in :func:`cache_folder` and can make again, and what they hold.

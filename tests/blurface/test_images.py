@@ -22,7 +22,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from blurface.errors import ImageError
-from blurface.images import MAX_PIXELS, open_image, read_rgb, upright, write_image
+from blurface.files import replacing
+from blurface.images import MAX_PIXELS, encode_image, open_image, read_rgb, upright, write_image
 from blurface.packets import unpack
 
 WIDTH, HEIGHT = 10, 14
@@ -493,6 +494,52 @@ def test_jpeg_is_good_and_holds_what_it_can(tmp_path: Path) -> None:
     assert open_image(tmp_path / "b.jpg").mode == "RGB"
     write_image(tmp_path / "c.jpg", Image.fromarray(picture(channels=1)).convert("1"))
     assert open_image(tmp_path / "c.jpg").mode == "L"
+
+
+@pytest.mark.parametrize("format", ["JPEG", "WEBP", "BMP", "GIF"])
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_deep_pictures_are_scaled_where_a_format_holds_eight_bits(format: str, mode: str) -> None:
+    smooth = np.linspace(0, 255, 64 * 48, dtype=np.uint8).reshape(64, 48)
+    deep: dict[str, Any] = {
+        "I;16": smooth.astype(np.uint16) * 257,
+        "I": smooth.astype(np.int32) * 257,
+        "F": smooth.astype(np.float32) / 255,
+    }
+    back = read_rgb(io.BytesIO(encode_image(Image.fromarray(deep[mode]), format)))
+    assert np.abs(back[..., 0].astype(int) - smooth).mean() < 3
+
+
+def test_a_transparent_colour_becomes_alpha() -> None:
+    for channels, key in ((3, (1, 2, 3)), (1, 7)):
+        pixels = picture(channels=channels) // 2 + 20  # the key is none of its colours
+        pixels[:2] = key
+        stream = io.BytesIO()
+        Image.fromarray(pixels).save(stream, format="png", transparency=key)
+        back = through(open_image(stream), lambda rgb: 1 - rgb)
+        assert back.mode == {3: "RGBA", 1: "LA"}[channels]
+        again = open_image(io.BytesIO(encode_image(back, "PNG")))
+        assert (np.asarray(again)[:2, :, -1] == 0).all()
+        assert (np.asarray(again)[2:, :, -1] == 255).all()
+        np.testing.assert_array_equal(np.asarray(again)[..., :-1].reshape(pixels.shape), 255 - pixels)
+        if channels == 1:  # grey with alpha is laid over white where a format has neither
+            assert (read_rgb(io.BytesIO(encode_image(back, "PPM")))[:2] == 255).all()
+
+
+def test_lazy_pictures_that_break_and_premultiplied_grey(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.png", Image.fromarray(picture(60, 50)))
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(ImageError, match="Picture 1 is truncated"):
+        unpack([picture(), Image.open(path)])
+    assert through(Image.new("La", (3, 2))).mode == "LA"
+
+
+def test_advice_helps_and_messages_name_the_target(tmp_path: Path) -> None:
+    with pytest.raises(ImageError, match="TIFF"):
+        encode_image(Image.new("F", (2, 2)), "PNG")
+    for path, kind in ((tmp_path, IsADirectoryError), (tmp_path / "no" / "a.png", FileNotFoundError)):
+        with pytest.raises(kind) as caught, replacing(path):
+            pass
+        assert caught.value.filename == str(path)
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:

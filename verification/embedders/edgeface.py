@@ -10,12 +10,14 @@ No training loss uses these networks, so that what they measure is independent o
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
@@ -85,7 +87,12 @@ def load_edgeface(architecture: str, path: str | Path) -> EdgeFace:
         If it cannot be read safely or its keys or shapes are not the network's.
     """
     path = Path(path)
-    state = load_file(path) if path.suffix == ".safetensors" else _plain_state(path)
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else _plain_state(path)
+    except SafetensorError as error:
+        raise WeightsError(
+            f"{path} is no safetensors file or is damaged: {error}", "Fetch it again."
+        ) from error
     network = EdgeFace(architecture)
     try:
         network.load_state_dict(state)
@@ -100,8 +107,9 @@ def _plain_state(path: Path) -> dict[str, Tensor]:
     """Plain weights of a quantised checkpoint; converted once and kept in the cache as safetensors."""
     kept = assets.cache_folder() / "weights" / f"edgeface-{assets.sha256_file(path)[:16]}.safetensors"
     if kept.is_file():
-        state: dict[str, Tensor] = load_file(kept)
-        return state
+        with contextlib.suppress(SafetensorError):  # a file of ours that has come to harm is made again
+            state: dict[str, Tensor] = load_file(kept)
+            return state
     try:
         with warnings.catch_warnings():
             # torch's own reader of quantised tensors calls what torch deprecates.

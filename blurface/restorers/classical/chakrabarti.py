@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +32,8 @@ from .core import (
     from_frequency,
     grey,
     inner,
+    otf_to_psf,
+    psf_to_otf,
     to_frequency,
 )
 from .epll import EndsInEpll, EpllSettings, restore_with_epll
@@ -240,10 +241,6 @@ class ChakrabartiSettings:
             )
 
 
-def _hanning(length: int) -> Tensor:
-    return torch.sin(math.pi * torch.arange(1, length + 1) / (length + 1)) ** 2
-
-
 def first_estimate(pictures: Tensor, network: ChakrabartiNetwork, stride: int = 1) -> Tensor:
     """Average of the network's restored patches.
 
@@ -271,7 +268,8 @@ def first_estimate(pictures: Tensor, network: ChakrabartiNetwork, stride: int = 
             f"A picture of {height}x{width} is smaller than the network's patches of {PATCH}x{PATCH}.",
             "Restore larger pictures, or use another method.",
         )
-    window = _hanning(OUTPUT)[:, None] * _hanning(OUTPUT)
+    taper = torch.hann_window(OUTPUT + 2, periodic=False)[1:-1]
+    window = taper[:, None] * taper
     rows = sorted({*range(0, height - PATCH + 1, stride), height - PATCH})
     columns = sorted({*range(0, width - PATCH + 1, stride), width - PATCH})
     estimates = []
@@ -288,7 +286,6 @@ def first_estimate(pictures: Tensor, network: ChakrabartiNetwork, stride: int = 
     return torch.stack(estimates).to(pictures)
 
 
-@lru_cache(maxsize=1)
 def _gaussian(size: int, sigma: float, like: Tensor) -> Tensor:
     t = torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
     g = torch.exp(-0.5 * (t / sigma) ** 2)
@@ -335,28 +332,18 @@ def estimate_kernels(
     cross, power = (y_f * x_f.conj()).sum(1)[:, None], x_f.abs().square().sum(1)[:, None]
     scale = shape[0] * shape[1] / settings.reference_pixels if settings.reference_pixels else 1.0
     reg = 2.0 ** torch.linspace(6, 8, 9, dtype=y.dtype)[None, :, None, None] * min(scale, 1.0)
-    middle = kernel_size // 2
-
-    def cut(spectrum: Tensor) -> Tensor:
-        full = from_frequency(spectrum, shape).roll((middle, middle), (-2, -1))
-        return full[..., :kernel_size, :kernel_size]
-
-    def transform(kernels: Tensor) -> Tensor:
-        rows, columns = shape[0] - kernel_size, shape[1] - kernel_size
-        padded = functional.pad(kernels, (0, columns, 0, rows)).roll((-middle, -middle), (-2, -1))
-        return to_frequency(padded)
-
     tiny = torch.finfo(y.dtype).tiny
-    kernels = cut(cross / power.clamp_min(tiny)).expand(-1, 9, -1, -1)
+    kernels = otf_to_psf(cross / power.clamp_min(tiny), kernel_size, shape).expand(-1, 9, -1, -1)
     for exponent in range(-64, 513):
         beta = 2.0 ** (exponent / 16)
-        kernels = cut((cross + beta * transform(kernels)) / (power + beta))
+        split = (cross + beta * psf_to_otf(kernels, shape)) / (power + beta)
+        kernels = otf_to_psf(split, kernel_size, shape)
         kernels = kernels - kernels.clamp(min=-reg / beta, max=reg / beta)
     flat = kernels.flatten(0, 1)
     alive = flat.amax((1, 2)) > 0
     flat = clean_kernels(flat, 1e-3)
     kernels = flat.view_as(kernels)
-    residual = (transform(kernels)[:, :, None] * x_f[:, None] - y_f[:, None]).abs().square()
+    residual = (psf_to_otf(kernels, shape)[:, :, None] * x_f[:, None] - y_f[:, None]).abs().square()
     cost = residual.sum((2, 3, 4)).masked_fill(~alive.view(kernels.shape[:2]), torch.inf)
     best = cost.argmin(1)
     return kernels[torch.arange(len(kernels)), best]

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import zipfile
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -94,7 +95,7 @@ class PatchMixture:
         try:
             with np.load(path, allow_pickle=False) as file:
                 arrays = {name: file[name] for name in file.files}
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
             raise DataError(f"{path} cannot be read as a patch mixture: {error}.", hint) from error
         if {"w", "cov"} <= arrays.keys():
             return cls.from_covariances(arrays["w"], arrays["cov"])
@@ -103,8 +104,8 @@ class PatchMixture:
         weights = torch.as_tensor(arrays["weights"].astype(np.float64))
         variances = torch.as_tensor(arrays["variances"].astype(np.float64))
         stored = torch.as_tensor(arrays["directions"].astype(np.float64))
-        count, kept = variances.shape
-        if stored.shape != (count, PATCH**2, kept) or weights.shape != (count,):
+        count, kept = (*variances.shape, 0)[:2]
+        if variances.ndim != 2 or stored.shape != (count, PATCH**2, kept) or weights.shape != (count,):
             raise DataError(f"{path} holds arrays of unequal size.", hint)
         # float16 directions are orthonormal to three digits: make them so to sixteen. QR keeps the
         # span of the leading ones, whose variances matter most, and completes the basis.

@@ -149,7 +149,10 @@ def test_files_that_hold_no_mixture_are_refused(tmp_path: Path) -> None:
         variances=np.ones((3, 63)),
         directions=np.ones((2, 64, 63)),
     )
-    for name in ("broken.npz", "other.npz", "uneven.npz", "missing.npz"):
+    np.savez(tmp_path / "flat.npz", weights=np.ones(2), variances=np.ones(2), directions=np.ones((2, 64, 63)))
+    whole = (tmp_path / "uneven.npz").read_bytes()
+    (tmp_path / "truncated.npz").write_bytes(whole[: len(whole) // 2])
+    for name in ("broken.npz", "other.npz", "uneven.npz", "flat.npz", "truncated.npz", "missing.npz"):
         with pytest.raises(DataError, match=name):
             epll.PatchMixture.load(tmp_path / name)
     with pytest.raises(InputError, match="64, 64"):

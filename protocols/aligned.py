@@ -204,7 +204,10 @@ def _build(
             if unread[i]:
                 continue
             if protocol.prealigned:
-                pixels[i] = verification.align.crop_prealigned(photograph, "112x112", margin)
+                try:
+                    pixels[i] = verification.align.crop_prealigned(photograph, "112x112", margin)
+                except InputError as error:
+                    raise InputError(f"{protocol.path(image)}: {error.message}", error.hint) from error
                 outside = np.pad(np.zeros((CANVAS, CANVAS), bool), margin, constant_values=True)
             else:
                 face = verification.align.align(photograph, points[i], "112x112", margin)

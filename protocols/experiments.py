@@ -122,11 +122,17 @@ class Experiment:
         Raises
         ------
         InputError
-            If aligned crops are asked for where there are none.
+            If aligned crops are asked for where there are none, the part is larger than the list, or there
+            is but one fold.
         """
         protocol = self._whole_protocol()
-        if self.subset is not None and self.subset < len(protocol.pairs):
+        if self.subset is not None and self.subset != len(protocol.pairs):
             protocol = protocol.subset(self.subset, self.seed)
+        if protocol.pairs.folds < 2:
+            raise InputError(
+                f"{protocol.name} has one fold: a threshold is chosen on others.",
+                "Use a list of two folds or more.",
+            )
         return reduced(protocol, self.size)
 
     def _whole_protocol(self) -> Protocol:

@@ -11,6 +11,7 @@ download is kept beside the file and every later download or check is compared w
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -221,10 +222,9 @@ def clear(name: str) -> list[Path]:
     removed: list[Path] = []
     downloads = root / DOWNLOADS
     for file in get_asset(name).files:
-        if not downloads.is_dir():
-            continue
         # The lock's own file stays: who waits for it holds it open.
-        with locked(downloads / f"{file.name}.lock"):
+        lock = locked(downloads / f"{file.name}.lock") if downloads.is_dir() else contextlib.nullcontext()
+        with lock:
             unpacked = read_receipt(file, root).get("unpacked", [])
             targets = (
                 [root / file.target / part for part in unpacked] if file.archive else [root / file.target]

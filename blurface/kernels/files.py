@@ -70,6 +70,13 @@ def read_kernels(path: str | Path) -> list[Kernel]:
         raise KernelError(
             f"{shown} cannot be read as a kernel: {reason}.", "Is the file complete?"
         ) from error
+    if suffix in (".mat", ".npz"):
+        # What else a workspace holds: texts, and numbers alone.
+        arrays = {
+            name: values
+            for name, values in arrays.items()
+            if np.size(values) != 1 and np.asarray(values).dtype.kind not in "USO"
+        }
     if not arrays:
         raise KernelError(f"{shown} holds no array.", "Expected one array a kernel.")
     kernels = []
@@ -79,10 +86,18 @@ def read_kernels(path: str | Path) -> list[Kernel]:
         check_size(max(np.shape(values)), f"{shown}: {name}")
         label = name[1:] if name[:1] == "k" and name[1:].isdigit() else name
         try:
-            kernels.append(Kernel(label, odd_square(values).astype(np.float32)))
+            kernels.append(Kernel(label, _in_range(odd_square(values))))
         except KernelError as error:
             raise KernelError(f"{shown}: {error.message}", error.hint) from None
     return kernels
+
+
+def _in_range(values: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Values too large or small for float32 divided by the largest: a kernel's sum becomes one anyway."""
+    largest = float(np.abs(values).max())
+    if np.isfinite(largest) and largest and not 1e-30 < largest < 1e30:
+        values = values / largest
+    return values.astype(np.float32)
 
 
 def _read_mat(path: Path) -> dict[str, NDArray[Any]]:

@@ -214,7 +214,7 @@ def _lists(protocol: Protocol, root: Path) -> Iterator[str]:
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write.")
 @click.option("--folds", type=click.IntRange(1), help="Folds [default: 10, or what the pictures give].")
 @click.option("--per-fold", type=click.IntRange(1), help="Pairs of each kind in a fold [default: 300].")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @data_root_option
 def pairs(
     protocol: str, out: Path, folds: int | None, per_fold: int | None, seed: int, data_root: Path | None

@@ -90,7 +90,13 @@ def _photograph(context: click.Context, parameter: click.Parameter, value: str |
     help="Whose face figures 4, 5, 6, 9 and 10 show instead of LFW's: one that may be published, such as "
     "scikit-image's astronaut.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of kernels and the choice of faces.")
+@click.option(
+    "--seed",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of kernels and the choice of faces.",
+)
 @quiet_option
 def figures(
     runs: tuple[Path, ...],

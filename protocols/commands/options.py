@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -87,11 +88,9 @@ def parse_options(given: tuple[str, ...], names: tuple[str, ...]) -> dict[str, d
 
 def check_writable(folder: Path) -> None:
     """Fail before the long work if the results could not be written after it."""
-    from blurface.files import write_atomic
-
-    probe = folder / ".writable"
-    write_atomic(probe, "")
-    probe.unlink()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix=".writable-", dir=folder):
+        pass
 
 
 def parse_which(text: str, known: Sequence[str]) -> list[str]:

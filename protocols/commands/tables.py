@@ -91,7 +91,13 @@ Costs = dict[str, tuple[int | None, float | None]]
     help="Pairs of table 2. Repeatable; tables 4, 5 and robustness take the first.",
 )
 @click.option(
-    "--seed", "seeds", multiple=True, type=int, default=(0,), show_default=True, help="Draws of table 2."
+    "--seed",
+    "seeds",
+    multiple=True,
+    type=click.IntRange(min=0),
+    default=(0,),
+    show_default=True,
+    help="Draws of table 2.",
 )
 @click.option(
     "--limit", type=click.IntRange(min=2), help="At most this many pairs in any table, to try it out."
@@ -299,14 +305,10 @@ class Maker:
 
     def subset(self) -> list[Table]:
         """Table 2, one for each size of subset."""
-        from protocols.reproduction import LEVIN, subset_table
+        from protocols.reproduction import subset_table
 
         if self.finished:
-            found = [
-                run.summary
-                for run in self._runs("lfw")
-                if set(LEVIN) <= set(run.summary.kernels) and run.record.get("options", {}).get("subset")
-            ]
+            found = [run.summary for run in self._levin_runs("2") if run.record["options"].get("subset")]
             self._need(found, "2", "over levin8 on a subset of LFW")
             sizes = sorted({summary.about["pairs"] for summary in found})
             groups = [[summary for summary in found if summary.about["pairs"] == size] for size in sizes]
@@ -322,11 +324,10 @@ class Maker:
 
     def whole(self) -> list[Table]:
         """Table 3."""
-        from protocols.reproduction import LEVIN, whole_table
+        from protocols.reproduction import whole_table
 
         if self.finished:
-            found = [run for run in self._runs("lfw") if set(LEVIN) <= set(run.summary.kernels)]
-            self._need(found, "3", "over levin8 on LFW")
+            found = self._levin_runs("3")
             largest = _pairs_of(max(found, key=lambda run: run.summary.about["pairs"]))
             whole = [run.summary for run in found if _pairs_of(run) == largest]
         else:
@@ -346,6 +347,11 @@ class Maker:
                 summary for summary in runs if len({p for k in summary.kernels if (p := linear_place(k))}) > 1
             ]
             self._need([*single, *grids], "4", "over linear:15,45")
+            if len(single) > 1 or len(grids) > 1:
+                raise InputError(
+                    "Table 4 is made of one run over linear:15,45 and one over several lines.",
+                    "Run the restorers together, or name fewer runs.",
+                )
         else:
             subset = self.subsets[0]
             name = f"linear:{paper.LINEAR[0]},{paper.LINEAR[1]}"
@@ -418,13 +424,39 @@ class Maker:
 
         return build_restorer(choice, self.base.device)
 
-    def _runs(self, protocol: str) -> list[Any]:
-        return [run for run in self.finished if run.protocol.startswith(protocol)]
+    def _levin_runs(self, table: str) -> list[Any]:
+        """Runs on LFW over Levin's kernels, under the same conditions."""
+        found = [
+            run
+            for run in self.finished
+            if run.protocol.startswith("lfw") and "levin8" in run.record["options"].get("kernel_sets", ())
+        ]
+        self._need(found, table, "over levin8 on LFW")
+        for key, usual in _CONDITIONS.items():
+            values = {run.name: run.record["options"].get(key, usual) for run in found}
+            if len({str(value) for value in values.values()}) > 1:
+                told = ", ".join(f"{name}: {value}" for name, value in values.items())
+                raise InputError(
+                    f"Table {table} cannot hold runs of different {key} ({told}).", "Name runs of one kind."
+                )
+        return found
 
     @staticmethod
     def _need(found: Sequence[Any], table: str, what: str) -> None:
         if not found:
             raise InputError(f"None of the runs is {what}.", f"Leave out --run, or --which {table}.")
+
+
+_CONDITIONS = {
+    "crops": "auto",
+    "kernel_centre": "mass",
+    "noise": 0.0,
+    "jpeg": None,
+    "border": "valid",
+    "size": 1.0,
+    "mean_subtraction": True,
+}
+"""Options that runs of one table share, and what records of before an option was there stand for."""
 
 
 def _pairs_of(run: Any) -> str:

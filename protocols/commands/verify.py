@@ -57,8 +57,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="Repeatable.",
 )
-@click.option("--subset", type=click.IntRange(min=2), help="A random part of the pairs, balanced.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of subset, noise and bootstrap.")
+@click.option("--subset", type=click.IntRange(min=4), help="A random part of the pairs, balanced.")
+@click.option(
+    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of subset, noise and bootstrap."
+)
 @click.option(
     "--noise",
     type=click.FloatRange(0, 1),

@@ -37,7 +37,7 @@ def folder(
         If the list is malformed or names pictures that are missing, or if there are not enough
         pictures to draw pairs.
     """
-    return build(f"folder:{Path(path).name}", Path(path), pairs, folds, per_fold, seed, False)
+    return build(f"folder:{Path(path).name}", _named(path), pairs, folds, per_fold, seed, False)
 
 
 def aligned_folder(
@@ -49,7 +49,13 @@ def aligned_folder(
     seed: int = 0,
 ) -> Protocol:
     """As :func:`folder`, for 112x112 crops that are aligned to the ArcFace template already."""
-    return build(f"folder-aligned:{Path(path).name}", Path(path), pairs, folds, per_fold, seed, True)
+    return build(f"folder-aligned:{Path(path).name}", _named(path), pairs, folds, per_fold, seed, True)
+
+
+def _named(path: str | Path) -> Path:
+    if not str(path):
+        raise DataError("No folder is named.", "Put it after the colon, e.g. folder:photographs.")
+    return Path(path)
 
 
 def build(

@@ -191,6 +191,15 @@ def resolve(
             "Complete the data set, name another with --data-root, or remove those lines.",
         )
     pairs = tuple(Pair(found[x.first][0], found[x.second][0], x.genuine, x.fold) for x in lines)
+    # Again as the pictures that they are: a number and a file's name may mean the same one.
+    seen: dict[frozenset[str], int] = {}
+    for line, pair in zip(lines, pairs, strict=True):
+        both, where = frozenset((pair.reference, pair.probe)), f"{source}, line {line.line}"
+        if len(both) == 1:
+            raise PairsError(f"{where}: {pair.probe} is paired with itself.", "Name two images.")
+        if both in seen:
+            raise PairsError(f"{where}: the pair of line {seen[both]} again.", "Remove one of the two lines.")
+        seen[both] = line.line
     return PairList(name, pairs, folds), dict(found.values())
 
 

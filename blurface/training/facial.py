@@ -70,6 +70,8 @@ class _FrozenConvolution(nn.Module):
         weight = layer.weight.detach()
         # (groups, out, in, h, w) -> (groups, in, out, h, w), turned by 180 degrees
         turned = weight.view(layer.groups, -1, *weight.shape[1:]).transpose(1, 2).flip(3, 4).flatten(0, 1)
+        # What code around a convolution may ask it for.
+        self.weight, self.bias = weight, None if layer.bias is None else layer.bias.detach()
         self.weights: dict[torch.dtype, tuple[Tensor, Tensor, Tensor | None]] = {}
         self._keep(weight, turned, None if layer.bias is None else layer.bias.detach())
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -30,7 +31,7 @@ from .log import append_row, drop_after
 from .losses import Embed, restoration_loss
 from .optim import make_optimisers, state_dicts
 from .pack import FACE, Faces
-from .pairs import Batch, PairStream, make_pairs
+from .pairs import GROUP, Batch, PairStream, make_pairs
 
 
 def estimate_of(network: nn.Module, blurry: Tensor, **options: Any) -> Estimate:
@@ -44,6 +45,18 @@ def psnr(estimate: Tensor, sharp: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of each image, after rounding to 8 bits."""
     rounded = (estimate.clamp(0, 1) * 255).round() / 255
     return -10 * torch.log10((rounded - sharp).square().mean((1, 2, 3)).clamp_min(1e-10))
+
+
+def facial_faces(count: int, share: float) -> NDArray[np.int64]:
+    """Which faces of a batch the facial term looks at: the first of each group of pairs.
+
+    So it is the same faces however many processes share a batch, each with as many.
+    """
+    numbers = np.arange(count)
+    # of the last group, which may be smaller, too
+    size = np.minimum(GROUP, count - numbers // GROUP * GROUP)
+    chosen = numbers[numbers % GROUP < np.round(share * size)]
+    return chosen if len(chosen) else numbers[:1]
 
 
 def central_face(images: Tensor) -> Tensor:
@@ -144,6 +157,7 @@ class Trainer:
         self.damping = 1.0
         self.best = -np.inf
         self.stale = 0
+        self.init: str | None = None
         self._stop = False
 
     def _validation_pairs(self) -> list[Batch]:
@@ -173,8 +187,11 @@ class Trainer:
             teacher = schedule.teacher_at(step)
             if teacher > 0:
                 # Each face its own share, so that the passes meet good and bad kernels from the start.
-                rng = np.random.default_rng([self.config.seed, 6, step, self.group.rank])
-                share = teacher if teacher >= 1 else rng.uniform(0, 2 * teacher, len(batch.sharp)).clip(0, 1)
+                # Drawn for the global batch: what a face gets does not depend on the number of processes.
+                rng = np.random.default_rng([self.config.seed, 6, step, 0])
+                own = slice(self.group.rank * len(batch.sharp), (self.group.rank + 1) * len(batch.sharp))
+                drawn = rng.uniform(0, 2 * teacher, self.group.size * len(batch.sharp)).clip(0, 1)[own]
+                share = teacher if teacher >= 1 else drawn
                 blend = torch.as_tensor(share, dtype=torch.float32, device=self.device)
                 options |= {
                     "kernel": batch.kernels,
@@ -185,10 +202,10 @@ class Trainer:
             estimate = estimate_of(self.network, blurry, **options)
         weight = schedule.facial_at(step)
         target = None
+        chosen = facial_faces(len(batch.sharp), schedule.facial_share)
         if self.embed is not None and weight > 0:
-            count = max(1, round(schedule.facial_share * len(batch.sharp)))
             with torch.no_grad():
-                target = functional.normalize(self._embed_cheaply(batch.sharp[:count]), dim=1)
+                target = functional.normalize(self._embed_cheaply(batch.sharp[chosen]), dim=1)
         loss = restoration_loss(
             estimate,
             batch.sharp,
@@ -197,8 +214,15 @@ class Trainer:
             facial_weight=weight,
             embed=self._embed_cheaply,
             facial_target=target,
+            facial_faces=chosen,
             taught=self._taught(blurry),
         )
+        value = self.group.mean(float(loss.detach()))
+        if not np.isfinite(value):
+            raise BlurfaceError(
+                f"The loss of step {step} is {value}: training diverges. The last checkpoint is kept.",
+                "Lower schedule.lr, and go on from it with the same command.",
+            )
         loss.backward()  # type: ignore[no-untyped-call]
         self.group.average(self.network)
         if schedule.clip:
@@ -214,7 +238,7 @@ class Trainer:
             for kept, current in zip(self.average.buffers(), self.network.buffers()):
                 kept.copy_(current)
         self.step += 1
-        return self.group.mean(float(loss.detach()))
+        return value
 
     def _options(self) -> dict[str, Any]:
         """How many loops the schedule has the network run at this step."""
@@ -308,6 +332,7 @@ class Trainer:
             "stale": self.stale,
             "network": self.network.state_dict(),
             "average": self.average.state_dict(),
+            "init": self.init,
             "optimisers": state_dicts(self.optimisers),
         }
         self.out.mkdir(parents=True, exist_ok=True)
@@ -331,6 +356,7 @@ class Trainer:
             state = self._checkpoint(path)
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
+            self.init = state.get("init")
             for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(values)
             counters = {name: float(state[name]) for name in ("step", "seconds", "damping", "best", "stale")}
@@ -369,6 +395,7 @@ class Trainer:
         else:
             with self._explained(path):
                 state = self._checkpoint(path)["average"]
+        self.init = path.name
         with self._explained(path):
             if isinstance(self.network, FastNet):
                 state = grow_state(state, self.network)
@@ -403,7 +430,9 @@ class Trainer:
             options["loops"] = loops
         faces = self.step * self.config.schedule.batch_size
         account = {
-            "config": as_dict(self.config),
+            # Of what a run read the names, not where on this machine it lay.
+            "config": as_dict(self.config) | {"data": [Path(name).name for name in self.config.data]},
+            **({"init": self.init} if self.init else {}),
             "step": self.step,
             "faces": faces,
             "seconds": round(self.seconds),

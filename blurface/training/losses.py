@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
@@ -119,6 +121,7 @@ def restoration_loss(
     facial_weight: float = 0.0,
     embed: Embed | None = None,
     facial_target: Tensor | None = None,
+    facial_faces: NDArray[np.int64] | None = None,
     taught: Tensor | None = None,
 ) -> Tensor:
     """Sum of all terms (eq. 8 and the network's own).
@@ -135,7 +138,9 @@ def restoration_loss(
     facial_weight : float
         Scheduled share of ``weights.facial``.
     embed, facial_target
-        See :func:`facial`; the facial term looks at the first ``len(facial_target)`` faces.
+        See :func:`facial`.
+    facial_faces : ndarray, optional
+        Numbers of the faces that ``facial_target`` belongs to; by default all.
     taught : Tensor, optional
         (N, 3, H, W): what the teacher network made of the blurry faces.
     """
@@ -155,7 +160,7 @@ def restoration_loss(
     if taught is not None and weights.distilled:
         terms.append(weights.distilled * pixel(estimate.images[-1], taught))
     if embed is not None and facial_target is not None and facial_weight * weights.facial > 0:
-        part = estimate.images[-1][: len(facial_target)]
+        part = estimate.images[-1] if facial_faces is None else estimate.images[-1][facial_faces]
         distance = facial(part, facial_target, embed, weights.facial_power)
         terms.append(facial_weight * weights.facial * distance)
     return torch.stack(terms).sum()

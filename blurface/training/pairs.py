@@ -104,7 +104,7 @@ class Batch:
 
 
 def is_evaluation_line(length: float, angle: float) -> bool:
-    """Whether a straight motion is (nearly) the paper's test kernel: L = 15 at 45 degrees."""
+    """Whether a straight motion is (nearly) the paper's test kernel: a path of 15 pixels at 45 degrees."""
     return abs(length - 15) < 2 and abs((angle - 45 + 90) % 180 - 90) < 6
 
 
@@ -126,7 +126,8 @@ def draw_kernels(count: int, rng: np.random.Generator, settings: Degradation) ->
         paths = add_tremor(paths, amplitudes, rng)
     for index in np.flatnonzero(kind < settings.linear):
         angle = rng.uniform(0, 180)
-        while is_evaluation_line(extent[index], angle):
+        # A path is a pixel shorter than what it covers.
+        while is_evaluation_line(extent[index] - 1, angle):
             angle = rng.uniform(0, 180)
         turn = np.deg2rad(angle)
         along = np.linspace(-0.5, 0.5, paths.shape[1]) * (extent[index] - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
@@ -50,9 +51,17 @@ def find_faces(folder: Path) -> list[tuple[Path, str]]:
             text = listing.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{listing} cannot be read: {error}.", "Save it as UTF-8 text.") from error
-        for line in text.splitlines():
-            name, _, identity = line.strip().partition(" ")
-            table[name] = identity
+        for number, line in enumerate(text.splitlines(), 1):
+            if not line.strip():
+                continue
+            try:
+                name, identity = line.split(None, 1)
+            except ValueError:
+                raise DataError(
+                    f"{listing}, line {number}: {line.strip()!r} is no file's name and an identity.",
+                    "Write both, with a space between them.",
+                ) from None
+            table[name] = identity.strip()
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
     if not files:
         raise DataError(f"{folder} holds no picture.", f"Expected files of {', '.join(SUFFIXES)}.")
@@ -130,12 +139,18 @@ def nearest_similarity(
     return np.concatenate([(a[i : i + 1024] @ b.T).max(1) for i in range(0, len(a), 1024)])
 
 
+def _spelling(name: str) -> str:
+    """``George W Bush``, ``george_w_bush`` and ``George_W_Bush`` as one."""
+    return re.sub(r"[\s_-]+", "_", name.strip().casefold())
+
+
 class Benchmark:
     """The people and faces of LFW's pair list, which training must not see.
 
     Attributes
     ----------
     people : set of str
+        Names, however they are spelled.
     threshold : float
         Mean-subtracted cosine from which a face counts as near one of theirs.
     near : int
@@ -156,7 +171,7 @@ class Benchmark:
 
         protocol = create_protocol("lfw", data_root=data_root, crops="aligned")
         images = protocol.pairs.images
-        self.people = {image.partition("/")[0] for image in images}
+        self.people = {_spelling(image.partition("/")[0]) for image in images}
         self.threshold = threshold
         self.near = self.unknown = 0
         self._embedder = create_embedder("mobilefacenet", data_root=data_root)
@@ -170,6 +185,10 @@ class Benchmark:
                 "The mobilefacenet verifier embeds no face of LFW's pair list.",
                 "Check its weights and the aligned crops, or pack with --drop-near none.",
             )
+
+    def names(self, identity: str) -> bool:
+        """Whether somebody of this name is in the pair list."""
+        return _spelling(identity) in self.people
 
     def apart(self, faces: Iterable[tuple[PackedFace, NDArray[np.uint8]]]) -> Iterator[PackedFace]:
         """Those that look like none of the benchmark's; the others are counted, by reason."""
@@ -266,7 +285,7 @@ def pack(
 
     with PhaseProgress() as progress:
         benchmark = Benchmark(threshold, data_root, progress) if drop_near == "lfw" else None
-        found = [item for item in everything if benchmark is None or item[1] not in benchmark.people]
+        found = [item for item in everything if benchmark is None or not benchmark.names(item[1])]
         if detect:
             each = aligned(found, told, progress, jobs or processors())
         else:

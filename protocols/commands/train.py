@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +82,12 @@ def find_data(name: str, data_root: Path | None) -> Path:
     help="Start from these weights with the schedule anew: a packaged model, .safetensors, or checkpoint.pt.",
 )
 @click.option("--fresh", is_flag=True, help="Start anew even if the folder holds a checkpoint.")
-@click.option("--stop-after", type=float, metavar="MINUTES", help="Save and stop after this time.")
+@click.option(
+    "--stop-after",
+    type=click.FloatRange(0, min_open=True),
+    metavar="MINUTES",
+    help="Save and stop after this time.",
+)
 @click.option("--device", default="auto", show_default=True)
 @click.option("--threads", type=click.IntRange(1), help="Threads of the CPU to use [all].")
 def train(
@@ -118,7 +124,8 @@ def train(
     config = read_config(config_path, dict(parse_override(text) for text in overrides))
     out = out or Path("runs") / config.name
     console = Console(stderr=True)
-    faces = read_faces([find_data(name, data_root) for name in data or config.data])
+    config = replace(config, data=tuple(map(str, data)) if data else config.data)
+    faces = read_faces([find_data(name, data_root) for name in config.data])
     embed = None
     if config.embedder:
         from blurface.training.facial import frozen_embedder
@@ -134,7 +141,8 @@ def train(
     checkpoint = out / "checkpoint.pt"
     if checkpoint.exists() and not fresh:
         trainer.load(checkpoint)
-        console.print(f"{checkpoint}: going on at step {trainer.step}.")
+        unused = " --init is not used (--fresh begins anew)." if init else ""
+        console.print(f"{checkpoint}: going on at step {trainer.step}.{unused}")
     elif init:
         trainer.start_from(init)
     quiet = trainer.group.rank > 0
@@ -160,7 +168,7 @@ def train(
                 f"{left:.0f} min left  {figures}",
                 highlight=False,
             )
-        if stop_after and now - started > 60 * stop_after:
+        if stop_after is not None and now - started > 60 * stop_after:
             trainer.stop()
     trainer.group.leave()
     if not quiet:

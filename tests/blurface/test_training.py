@@ -19,6 +19,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
+from torch import Tensor, nn
 from torch.nn import functional
 
 from blurface.errors import BlurfaceError, DataError, InputError, WeightsError
@@ -30,6 +31,7 @@ from blurface.training.config import Schedule, TrainConfig, interpolate, read_co
 from blurface.training.distributed import Group
 from blurface.training.facial import frozen_embedder
 from blurface.training.loop import Trainer, central_face, split_by_identity
+from blurface.training.losses import LossWeights
 from blurface.training.optim import Muon, orthogonalise
 from blurface.training.pack import Faces, PackedFace, encode, read_pack, write_pack
 from blurface.training.pairs import (
@@ -268,10 +270,10 @@ def test_evaluation_kernels_never_come_up() -> None:
 
     test_line = np.pad(linear_psf(15, 45), (RENDER - linear_psf(15, 45).shape[0]) // 2).ravel()
     settings = Degradation(linear=1.0, off_centre=0.0, small=0.0, valid_size=(12, 18))
-    kernels = draw_kernels(2_000, np.random.default_rng(0), settings).reshape(2_000, -1)
+    kernels = draw_kernels(4_000, np.random.default_rng(0), settings).reshape(4_000, -1)
     cosine = kernels @ test_line / np.linalg.norm(kernels, axis=1) / np.linalg.norm(test_line)
     # nearest lines differ by more than 6 degrees or two pixels of length
-    assert cosine.max() < 0.995
+    assert cosine.max() < 0.98
 
 
 @pytest.mark.real
@@ -753,3 +755,69 @@ def test_a_benchmark_face_without_an_embedding_drops_nobody(
     embedded |= dict.fromkeys(range(4), nothing)
     with pytest.raises(DataError, match="embeds no face"):
         Benchmark(0.5, None, progress)
+
+
+@pytest.mark.parametrize("share", [0.5, 1.0])
+def test_two_processes_compute_what_one_does(share: float, tmp_path: Path) -> None:
+    """Teacher shares and the facial term's faces included: the mean of both gradients is that of one."""
+    schedule: dict[str, Any] = {
+        "batch_size": 16,
+        "teacher": ((0, 0.5),),
+        "facial": ((0, 1.0),),
+        "clip": 0.0,
+    }
+    gradients = []
+    for size in (1, 2):
+        parts = []
+        for rank in range(size):
+            trainer = Trainer(
+                small_config(schedule=schedule | {"facial_share": share}, loss=LossWeights(facial=0.1)),
+                some_faces(),
+                tmp_path / f"{size}{rank}",
+                lambda images: functional.avg_pool2d(images, 8).flatten(1),
+            )
+            trainer.group = Group(trainer.device, rank, size)
+            trainer.stream = PairStream(
+                trainer.stream.faces, trainer.config.degradation, 16 // size, trainer.config.seed, rank, size
+            )
+            monkey = pytest.MonkeyPatch()
+            monkey.setattr(Group, "average", lambda self, network: None)
+            monkey.setattr(Group, "mean", lambda self, value: value)
+            for optimiser in trainer.optimisers:
+                monkey.setattr(optimiser, "step", lambda: None)
+                monkey.setattr(optimiser, "zero_grad", lambda **_: None)
+            trainer.train_step()
+            monkey.undo()
+            grads = [p.grad.flatten() for p in trainer.network.parameters() if p.grad is not None]
+            parts.append(torch.cat(grads))
+        gradients.append(torch.stack(parts).mean(0))
+    one, two = gradients
+    assert float((one - two).norm() / one.norm()) < 1e-4
+
+
+def test_a_run_that_diverges_stops_and_keeps_its_checkpoint(tmp_path: Path) -> None:
+    trainer = Trainer(small_config(), some_faces(), tmp_path)
+    trainer.save("checkpoint.pt")
+    kept = (tmp_path / "checkpoint.pt").read_bytes()
+    with torch.no_grad():
+        next(trainer.network.parameters()).fill_(torch.nan)
+    with pytest.raises(BlurfaceError, match="diverges"):
+        trainer.train_step()
+    assert trainer.step == 0
+    with pytest.raises(BlurfaceError, match="diverges"):
+        list(trainer.run())
+    assert (tmp_path / "checkpoint.pt").read_bytes() == kept
+
+
+def test_frozen_convolutions_can_be_asked_for_their_weights() -> None:
+    class Asks(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.projection = nn.Conv2d(3, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            y: Tensor = self.projection(x.to(self.projection.weight.dtype))
+            return y.mean((2, 3))
+
+    module, x = Asks(), torch.rand(1, 3, 8, 8)
+    torch.testing.assert_close(frozen_embedder(module)(x), module(x))

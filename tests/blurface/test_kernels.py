@@ -246,3 +246,12 @@ def test_levin_s_kernels(shared: Path) -> None:
     centred = published.centred("mass")
     assert max(max(np.abs(centre_of_mass(k.psf))) for k in centred.kernels) <= 0.5
     assert centred.fingerprint() != published.fingerprint()
+
+
+@pytest.mark.parametrize("scale", [1e-60, 1.0, 1e60])
+def test_kernels_of_any_scale_beside_what_is_none(tmp_path: Path, scale: float) -> None:
+    psf = np.zeros((5, 5))
+    psf[2, 1:4] = 1, 2, 1
+    np.savez(tmp_path / "a.npz", k1=psf * scale, gamma=np.array([[2.2]]), note="camera 3")
+    (kernel,) = read_kernels(tmp_path / "a.npz")
+    np.testing.assert_allclose(kernel.psf, psf / 4, atol=1e-7)

@@ -24,6 +24,7 @@ from protocols.datasets.pairs import (
     generate_pairs,
     parse_pairs,
     read_pairs,
+    resolve,
     write_pairs,
 )
 
@@ -549,3 +550,17 @@ def test_pairs_are_numbered_one_by_one() -> None:
     low, high = _unrank(10**15 + 7)
     assert high * (high - 1) // 2 + low == 10**15 + 7
     assert 0 <= low < high
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [("A\t1\tA_0001", "A_0001.* is paired with itself"), ("A\tA_0002\t1", "the pair of line 2 again")],
+)
+def test_a_picture_has_one_identity_whatever_it_is_called(tmp_path: Path, line: str, message: str) -> None:
+    for name in ("A/A_0001.png", "A/A_0002.png", "B/B_0001.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    text = f"1\t2\nA\t1\t2\n{line}\nA\t1\tB\t1\nA\t2\tB\t1\n"
+    lines, folds = parse_pairs(text, "pairs.txt")
+    with pytest.raises(PairsError, match=message):
+        resolve("test", lines, folds, Gallery(tmp_path), "pairs.txt")

@@ -166,6 +166,28 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     assert "(table 2)" in lacking.stdout  # the others are made all the same
 
 
+def test_runs_of_different_conditions_are_not_joined(toys: Path) -> None:
+    out = toys / "out"
+    assert _call(out, "--which", "3", "--limit", "20").exit_code == 0
+    first = out / "runs" / "table3"
+
+    def changed(name: str, **options: object) -> str:
+        copy = toys / name
+        shutil.copytree(first, copy)
+        record = json.loads((copy / "run.json").read_text())
+        record["options"] |= options
+        (copy / "run.json").write_text(json.dumps(record))
+        return str(copy)
+
+    noisy, other = changed("noisy", noise=0.1), changed("other", kernel_sets=["file:mine.npy"])
+    joined = _call(toys / "a", "--which", "3", "--run", str(first), "--run", noisy)
+    assert joined.exit_code == 1
+    assert "runs of different noise" in joined.output
+    alone = _call(toys / "b", "--which", "3", "--run", other)  # eight kernels of those names are not Levin's
+    assert alone.exit_code == 1
+    assert "None of the runs is over levin8" in alone.output
+
+
 def test_linear_motion(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(reproduction, "LENGTHS", (5, 15))
     monkeypatch.setattr(reproduction.grid_set, "__defaults__", ((5, 15), (0, 90)))

@@ -306,7 +306,7 @@ class _Once:
             method, kernel = source(restorer), self._task.kernel
             psf = torch.ones((1, 1)) if kernel is None else torch.from_numpy(kernel.psf)
             with torch.inference_mode():
-                if estimates_kernel(method):
+                if method.estimates_kernel:
                     made = method.restore(self._batch, return_kernel=True)
                     assert isinstance(made, tuple)
                     self._made = made[0], kernel_spread(made[1])
@@ -380,11 +380,6 @@ def blurred(
 def source(restorer: Restorer) -> Restorer:
     """Whose restoration a restorer's result follows from: its own, or that of the one behind its gate."""
     return restorer.inner if isinstance(restorer, Gated) else restorer
-
-
-def estimates_kernel(restorer: Restorer) -> bool:
-    """Whether it gives the kernel that it found at no further cost."""
-    return bool(getattr(restorer, "estimates_kernel", False))
 
 
 class Evaluation:
@@ -688,7 +683,7 @@ def _keys(
                 keys[f"quality {frame}", restorer, column] = cell_key(
                     {"cell": "quality", **chain, "frame": frame, "measure": measure_code}
                 )
-                if estimates_kernel(method):
+                if method.estimates_kernel:
                     own = {**chain, "restorer": method.fingerprint(), "frame": frame, "measure": spread_code}
                     keys[f"spread {frame}", restorer, column] = cell_key({"cell": "spread", **own})
             for verifier, frame in frames.items():

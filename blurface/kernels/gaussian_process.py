@@ -70,7 +70,7 @@ def render(paths: NDArray[np.float64], size: int) -> NDArray[np.float32]:
     paths : ndarray
         (N, T, 2) rows and columns in pixels relative to the middle of the kernel.
     size : int
-        Odd K; must hold the paths: abs(paths) <= K // 2 - 1 or less a rounding.
+        Odd K; must hold the paths: abs(paths) <= K // 2.
 
     Returns
     -------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -328,6 +329,7 @@ def test_every_level_of_krishnan_meets_the_trace(reference: Path) -> None:
     trace: list[krishnan.KrishnanLevel] = []
     krishnan.estimate_kernels(core.grey(blurry), 19, trace=trace)
     with np.load(reference / "trace" / f"krishnan_{FACE}_k1.npz") as file:
+        assert len(trace) == sum(re.fullmatch(r"level\d+_kernel", name) is not None for name in file) > 0
         for level, state in enumerate(trace):
             theirs = file[f"level{level}_kernel"]
             np.testing.assert_allclose(state.kernels[0], theirs, atol=1e-9 * theirs.max())
@@ -341,6 +343,7 @@ def test_every_level_of_pan_meets_the_trace(reference: Path) -> None:
     trace: list[pan.PanLevel] = []
     pan.estimate_kernels(core.grey(blurry, eight_bit=True), 19, trace=trace)
     with np.load(reference / "trace" / f"pan_{FACE}_k1.npz") as file:
+        assert len(trace) == sum(re.fullmatch(r"level\d+_kernel", name) is not None for name in file) > 0
         for level, state in enumerate(trace):
             theirs = file[f"level{level}_kernel"]
             np.testing.assert_allclose(state.kernels[0], theirs, atol=1e-6 * theirs.max())
@@ -356,6 +359,7 @@ def test_every_iteration_of_levin_meets_the_trace(reference: Path) -> None:
     trace: list[levin.LevinLevel] = []
     levin.estimate_kernels(core.grey(blurry), 19, trace=trace)
     with np.load(reference / "trace" / f"levin_{FACE}_k1.npz") as file:
+        assert len(trace) == sum(name.endswith("_kernels_per_iteration") for name in file) > 0
         for level, state in enumerate(trace):
             theirs = file[f"level{level}_kernels_per_iteration"]
             flipped = state.kernels[0].flip((-2, -1))

@@ -734,7 +734,7 @@ def conjugate_gradients(
     tolerance : float
         A picture stops once its *squared* residual norm is not above this, whatever the others do.
     image : Tensor, optional
-        A start, where it is known.
+        What A makes of ``start``, where it is known.
 
     Returns
     -------

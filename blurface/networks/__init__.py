@@ -16,6 +16,12 @@ NETWORKS = {
     "deepdeblur": "deepdeblur:DeepDeblurNet",
 }
 
+_LEAST = {
+    **dict.fromkeys(("width", "deep", "kernel_width", "kernel_deep", "modules", "loops", "stages"), 1),
+    "channels": 2,
+}
+"""Least value of options that are sizes; a network of none is built without complaint, and fails later."""
+
 
 def build_network(name: str, **options: Any) -> nn.Module:
     """An untrained network.
@@ -39,6 +45,10 @@ def build_network(name: str, **options: Any) -> nn.Module:
     module, _, attribute = NETWORKS[name].partition(":")
     kind = getattr(importlib.import_module(f".{module}", __name__), attribute)
     try:
+        for option, least in _LEAST.items():
+            value = options.get(option, least)
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
+                raise ValueError(f"{option} must be a whole number, {least} or more")
         network: nn.Module = kind(**options)
     except (TypeError, ValueError, RuntimeError, IndexError, ZeroDivisionError) as error:
         known = ", ".join(inspect.signature(kind).parameters)

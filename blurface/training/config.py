@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import BlurfaceError
 from .losses import LossWeights
-from .pairs import Degradation
+from .pairs import LARGEST, Degradation
 
 
 @dataclass(frozen=True)
@@ -157,6 +157,7 @@ _RANGES: dict[str, tuple[float, float]] = {
     ),
     **dict.fromkeys(("wide", "jpeg", "ema", "facial_share"), (0, 1)),
     "facial_power": (1, _INFINITE),
+    **dict.fromkeys(("intermediate", "deconvolved", "kernel", "tv", "facial", "distilled"), (0, _INFINITE)),
     **dict.fromkeys(("noise", "exponential", "kernel_sigma"), (0, _INFINITE)),
 }
 """Least and greatest value of numbers, by name."""
@@ -188,8 +189,12 @@ def _check_value(where: str, name: str, annotation: str, value: Any) -> None:
             raise wrong("It must be a list of [step, value].")
         if any(before[0] > after[0] for before, after in pairwise(value)):
             raise wrong("Its steps must not fall.")
-    if name == "valid_size" and not (_is_pair(value) and 1 <= value[0] <= value[1]):
-        raise wrong("It must be [least, greatest] in pixels, 1 or more.")
+        if name == "loops" and any(number < 1 or number != int(number) for _, number in value):
+            raise wrong("Its loops must be whole numbers, 1 or more.")
+        if name == "teacher" and any(not 0 <= share <= 1 for _, share in value):
+            raise wrong("Its shares must lie in [0, 1].")
+    if name == "valid_size" and not (_is_pair(value) and 1 <= value[0] <= value[1] <= LARGEST):
+        raise wrong(f"It must be [least, greatest] in pixels, 1 to {LARGEST}.")
     if name == "data" and not all(isinstance(entry, str) for entry in value):
         raise wrong("It must be a list of files or folders.")
     if name == "name" and not (value and Path(value).name == value and value.isprintable()):
@@ -224,7 +229,14 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
     def plain(value: Any) -> Any:
         return tuple(plain(v) for v in value) if isinstance(value, list) else value
 
-    return kind(**{name: plain(value) for name, value in values.items()})
+    settings = kind(**{name: plain(value) for name, value in values.items()})
+    if isinstance(settings, Degradation):
+        total = settings.linear + settings.defocus + settings.sharp
+        if total > 1 + 1e-9:
+            raise BlurfaceError(
+                f"{where}: linear, defocus and sharp are {total:g} together.", "They must be 1 at most."
+            )
+    return settings
 
 
 def read_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:

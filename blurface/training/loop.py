@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import hashlib
 import pickle
 import signal
 import time
@@ -19,19 +20,19 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ..errors import BlurfaceError, InputError, WeightsError
+from ..errors import BlurfaceError, WeightsError
 from ..files import replacing
 from ..images import write_image
 from ..networks import build_network
 from ..networks.fast import Estimate, FastNet, grow_state
-from ..weights import bf16_is_fast, load_model, save_model
+from ..weights import bf16_is_fast, load_model, model_path, save_model
 from .config import TrainConfig, as_dict
 from .distributed import Group
 from .log import append_row, drop_after
 from .losses import Embed, restoration_loss
 from .optim import make_optimisers, state_dicts
 from .pack import FACE, Faces
-from .pairs import GROUP, Batch, PairStream, make_pairs
+from .pairs import GROUP, Batch, PairStream, make_pairs, part_of
 
 
 def estimate_of(network: nn.Module, blurry: Tensor, **options: Any) -> Estimate:
@@ -55,8 +56,8 @@ def facial_faces(count: int, share: float) -> NDArray[np.int64]:
     numbers = np.arange(count)
     # of the last group, which may be smaller, too
     size = np.minimum(GROUP, count - numbers // GROUP * GROUP)
-    chosen = numbers[numbers % GROUP < np.round(share * size)]
-    return chosen if len(chosen) else numbers[:1]
+    # at least one of each: of the whole batch it would be another number than of its parts
+    return numbers[numbers % GROUP < np.maximum(1, np.round(share * size))]
 
 
 def central_face(images: Tensor) -> Tensor:
@@ -120,12 +121,8 @@ class Trainer:
         self.config, self.out, self.embed = config, out, embed
         self.device = torch.device(device)
         self.group = Group.join(self.device)
-        size, batch_size = self.group.size, config.schedule.batch_size
-        if batch_size % size:
-            raise InputError(
-                f"schedule.batch_size is {batch_size}, which {size} processes cannot share equally.",
-                f"Set it to a multiple of {size}: --set schedule.batch_size={-(-batch_size // size) * size}.",
-            )
+        size = self.group.size
+        part = part_of(config.schedule.batch_size, size)
         self.bf16 = bf16_is_fast(self.device)
         torch.manual_seed(config.seed)
         network = build_network(config.network, **config.network_options)
@@ -146,18 +143,19 @@ class Trainer:
         self.stream = PairStream(
             train,
             config.degradation,
-            batch_size // size,
+            part,
             config.seed,
             self.group.rank,
             size,
         )
         self.validation = self._validation_pairs()
         self.step = 0
+        self.faces = 0
         self.seconds = 0.0
         self.damping = 1.0
         self.best = -np.inf
         self.stale = 0
-        self.init: str | None = None
+        self.init: str | dict[str, str] | None = None
         self._stop = False
 
     def _validation_pairs(self) -> list[Batch]:
@@ -238,6 +236,7 @@ class Trainer:
             for kept, current in zip(self.average.buffers(), self.network.buffers()):
                 kept.copy_(current)
         self.step += 1
+        self.faces += schedule.batch_size
         return value
 
     def _options(self) -> dict[str, Any]:
@@ -320,12 +319,21 @@ class Trainer:
     # -- keeping -----------------------------------------------------------------------------
 
     def save(self, name: str = "checkpoint.pt") -> None:
-        """Write everything that a resumed run needs, atomically."""
+        """Write everything that a resumed run needs, atomically.
+
+        Raises
+        ------
+        BlurfaceError
+            If a weight is not finite: nothing is written.
+        """
+        self._check_finite(self.network.state_dict())
+        self._check_finite(self.average.state_dict())
         if self.group.rank:
             return
         state = {
             "config": as_dict(self.config),
             "step": self.step,
+            "faces": self.faces,
             "seconds": self.seconds,
             "damping": self.damping,
             "best": float(self.best),
@@ -350,16 +358,28 @@ class Trainer:
         Raises
         ------
         WeightsError
-            If it is damaged or belongs to another network.
+            If it is damaged, belongs to another network or was trained with another optimiser.
         """
+        optimiser_here = self.config.schedule.optimiser
         with self._explained(path):
             state = self._checkpoint(path)
+            before = state["config"]["schedule"]
+            optimiser_there = str(before["optimiser"])
+        if optimiser_there != optimiser_here:
+            raise WeightsError(
+                f"{path} was trained with the optimiser {optimiser_there!r}, not {optimiser_here!r}.",
+                f"Set schedule.optimiser={optimiser_there}, or take its weights alone: "
+                f"--init {path} with another --out.",
+            )
+        with self._explained(path):
             self.network.load_state_dict(state["network"])
             self.average.load_state_dict(state["average"])
             self.init = state.get("init")
             for optimiser, values in zip(self.optimisers, state["optimisers"], strict=True):
                 optimiser.load_state_dict(values)
             counters = {name: float(state[name]) for name in ("step", "seconds", "damping", "best", "stale")}
+            # Checkpoints of earlier versions do not count faces.
+            self.faces = int(state.get("faces", int(counters["step"]) * int(before["batch_size"])))
         # The configuration's peak rates win over the checkpoint's, so that a run can be prolonged
         # with other ones.
         schedule = self.config.schedule
@@ -395,12 +415,13 @@ class Trainer:
         else:
             with self._explained(path):
                 state = self._checkpoint(path)["average"]
-        self.init = path.name
         with self._explained(path):
             if isinstance(self.network, FastNet):
                 state = grow_state(state, self.network)
             for network in (self.network, self.average):
                 network.load_state_dict(state)
+        file = path if path.suffix == ".pt" else model_path(model)
+        self.init = {"name": path.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
 
     def _checkpoint(self, path: Path) -> dict[str, Any]:
         # weights_only: no code in the file is executed.
@@ -421,25 +442,41 @@ class Trainer:
             ) from error
 
     def publish(self, path: Path) -> None:
-        """Write the averaged weights as a model."""
+        """Write the averaged weights as a model.
+
+        Raises
+        ------
+        BlurfaceError
+            If a weight is not finite: nothing is written.
+        """
+        kind: torch.dtype = getattr(torch, self.config.weights_type)
+        state = {key: value.to(kind) for key, value in self.average.state_dict().items()}
+        self._check_finite(state)
         if self.group.rank:
             return
         options = dict(self.config.network_options)
         loops = self.config.schedule.loops_at(self.step)
         if isinstance(self.average, FastNet) and loops is not None:
             options["loops"] = loops
-        faces = self.step * self.config.schedule.batch_size
         account = {
             # Of what a run read the names, not where on this machine it lay.
             "config": as_dict(self.config) | {"data": [Path(name).name for name in self.config.data]},
             **({"init": self.init} if self.init else {}),
             "step": self.step,
-            "faces": faces,
+            "faces": self.faces,
             "seconds": round(self.seconds),
         }
-        kind: torch.dtype = getattr(torch, self.config.weights_type)
-        state = {key: value.to(kind) for key, value in self.average.state_dict().items()}
         save_model(path, state, self.config.network, options, account)
+
+    def _check_finite(self, state: dict[str, Tensor]) -> None:
+        # In every process, before any of them writes: all stop together.
+        spoilt = [name for name, value in state.items() if not bool(value.isfinite().all())]
+        if spoilt:
+            raise BlurfaceError(
+                f"At step {self.step} {spoilt[0]} holds NaN or infinite weights: training diverges. "
+                "They are not saved; the last checkpoint is kept.",
+                "Lower schedule.lr, and go on from it with the same command.",
+            )
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -485,7 +522,7 @@ class Trainer:
             while self.step < schedule.steps and not self._agreed_to_stop():
                 loss = self.train_step()
                 self.seconds = time.monotonic() - started
-                row = {"step": self.step, "faces": self.step * schedule.batch_size, "seconds": self.seconds,
+                row = {"step": self.step, "faces": self.faces, "seconds": self.seconds,
                        "rate": self.rate(), "loss": loss}  # fmt: skip
                 last = self.step == schedule.steps
                 if self.step % config.validate_every == 0 or last:

@@ -27,6 +27,9 @@ WINDOW = 44
 
 RENDER = 45
 
+LARGEST = RENDER - 2
+"""Greatest extent of a kernel: a path may come to within a pixel of the border."""
+
 TREMOR = 1.5
 """Largest standard deviation of a tremor in pixels."""
 
@@ -209,6 +212,24 @@ def _jpeg(image: Tensor, quality: int) -> Tensor:
         return torch.from_numpy(np.array(picture)).permute(2, 0, 1).float() / 255
 
 
+def part_of(batch_size: int, processes: int) -> int:
+    """How many pairs of a global batch each process takes.
+
+    Raises
+    ------
+    InputError
+        If several processes cannot take equal parts of whole groups (:data:`GROUP`).
+    """
+    unit = GROUP * processes
+    if processes > 1 and batch_size % unit:
+        raise InputError(
+            f"schedule.batch_size is {batch_size}, which {processes} processes cannot share in groups of "
+            f"{GROUP} pairs.",
+            f"Set it to a multiple of {unit}: --set schedule.batch_size={-(-batch_size // unit) * unit}.",
+        )
+    return batch_size // processes
+
+
 class PairStream:
     """Batches of pairs, each a function of (seed, step, rank) alone.
 
@@ -232,10 +253,7 @@ class PairStream:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        if world_size > 1 and batch_size % GROUP:
-            raise InputError(
-                f"A batch of {batch_size} a process is no multiple of {GROUP}.", "Change batch_size."
-            )
+        part_of(batch_size * world_size, world_size)
         self.faces, self.settings = faces, settings
         self.batch_size, self.seed = batch_size, seed
         self.rank, self.world_size = rank, world_size

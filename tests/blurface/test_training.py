@@ -44,7 +44,7 @@ from blurface.training.pairs import (
     make_pairs,
 )
 from blurface.training.sources import read_faces
-from blurface.weights import load_model, save_model
+from blurface.weights import load_model, model_digest, save_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
@@ -528,8 +528,10 @@ def test_a_batch_that_the_processes_cannot_share_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Group, "join", lambda device: Group(device, 0, 3))
-    with pytest.raises(InputError, match=r"batch_size is 8, which 3 processes .*batch_size=9"):
-        Trainer(small_config(), some_faces(), tmp_path)
+    for size in (8, 9):
+        with pytest.raises(InputError, match=rf"batch_size is {size}, which 3 processes .*batch_size=24"):
+            Trainer(small_config(schedule={"batch_size": size}), some_faces(), tmp_path)
+    Trainer(small_config(schedule={"batch_size": 24}), some_faces(), tmp_path)
 
 
 def test_means_are_taken_where_the_process_computes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -757,7 +759,7 @@ def test_a_benchmark_face_without_an_embedding_drops_nobody(
         Benchmark(0.5, None, progress)
 
 
-@pytest.mark.parametrize("share", [0.5, 1.0])
+@pytest.mark.parametrize("share", [0.05, 0.5, 1.0])
 def test_two_processes_compute_what_one_does(share: float, tmp_path: Path) -> None:
     """Teacher shares and the facial term's faces included: the mean of both gradients is that of one."""
     schedule: dict[str, Any] = {
@@ -821,3 +823,109 @@ def test_frozen_convolutions_can_be_asked_for_their_weights() -> None:
 
     module, x = Asks(), torch.rand(1, 3, 8, 8)
     torch.testing.assert_close(frozen_embedder(module)(x), module(x))
+
+
+def test_weights_that_are_not_finite_are_not_saved(tmp_path: Path) -> None:
+    """A finite loss may have a gradient that is not: the weights are spoilt before the next loss is seen."""
+    trainer = Trainer(small_config(), some_faces(), tmp_path)
+    trainer.save()
+    trainer.publish(tmp_path / "small.safetensors")
+    before = {path.name: path.read_bytes() for path in tmp_path.glob("*.*t*")}
+    assert {"checkpoint.pt", "small.safetensors"} <= set(before)
+    with torch.no_grad():
+        for network in (trainer.network, trainer.average):
+            next(network.parameters()).fill_(torch.inf)
+    with pytest.raises(BlurfaceError, match=r"NaN or infinite weights.*schedule\.lr"):
+        trainer.save()
+    with pytest.raises(BlurfaceError, match="NaN or infinite weights"):
+        trainer.publish(tmp_path / "small.safetensors")
+    assert {path.name: path.read_bytes() for path in tmp_path.glob("*.*t*")} == before
+
+
+@pytest.mark.parametrize(("first", "second"), [("muon", "adamw"), ("adamw", "rmsprop")])
+def test_another_optimiser_on_resume_is_named(first: str, second: str, tmp_path: Path) -> None:
+    Trainer(small_config(schedule={"optimiser": first}), some_faces(), tmp_path).save()
+    resumed = Trainer(small_config(schedule={"optimiser": second}), some_faces(), tmp_path)
+    with pytest.raises(WeightsError, match=f"trained with the optimiser '{first}', not '{second}'"):
+        resumed.load(tmp_path / "checkpoint.pt")
+
+
+def test_faces_are_counted_over_a_change_of_batch_size(tmp_path: Path) -> None:
+    faces = some_faces()
+    list(Trainer(small_config(schedule={"steps": 1}), faces, tmp_path).run())
+    longer = small_config(schedule={"steps": 2, "batch_size": 16})
+    second = Trainer(longer, faces, tmp_path)
+    second.load(tmp_path / "checkpoint.pt")
+    assert [row["faces"] for row in second.run()] == [8 + 16]
+    assert load_model(tmp_path / "small.safetensors")[1]["faces"] == 24
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    del state["faces"]  # as in checkpoints of earlier versions
+    torch.save(state, tmp_path / "old.pt")
+    second.load(tmp_path / "old.pt")
+    assert second.faces == 2 * 16
+
+
+def test_published_weights_say_what_they_started_from(tmp_path: Path) -> None:
+    first = Trainer(small_config(), some_faces(), tmp_path / "first")
+    first.publish(tmp_path / "start.safetensors")
+    second = Trainer(small_config(data=("/here/faces.parquet",)), some_faces(), tmp_path / "second")
+    second.start_from(tmp_path / "start.safetensors")
+    second.save()
+    resumed = Trainer(second.config, some_faces(), tmp_path / "second")
+    resumed.load(tmp_path / "second" / "checkpoint.pt")
+    resumed.publish(tmp_path / "done.safetensors")
+    note = load_model(tmp_path / "done.safetensors")[1]
+    assert note["init"] == {
+        "name": "start.safetensors", "sha256": model_digest(tmp_path / "start.safetensors")
+    }  # fmt: skip
+    assert note["config"]["data"] == ["faces.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "message"),
+    [
+        ("degradation.valid_size", [5, 44], "1 to 43"),
+        ("degradation.linear", 0.95, "linear, defocus and sharp are 1.07 together"),
+        ("loss.tv", -0.1, "0 or more"),
+        ("schedule.loops", [[0, 0]], "whole numbers, 1 or more"),
+        ("schedule.loops", [[0, 1.5]], "whole numbers, 1 or more"),
+        ("schedule.teacher", [[0, 1.5]], r"shares must lie in \[0, 1\]"),
+    ],
+)
+def test_settings_out_of_range_are_named(setting: str, value: Any, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('name = "x"\nnetwork = "fast"\ndata = []\n')
+    read_config(path, {"degradation.valid_size": [5, 43]})
+    with pytest.raises(BlurfaceError, match=message):
+        read_config(path, {setting: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [("fast", "width", 0), ("fast", "stages", 0), ("plain", "deep", 1.5), ("deepdeblur", "channels", 1)],
+)
+def test_a_network_of_no_size_is_refused(name: str, option: str, value: float) -> None:
+    with pytest.raises(InputError, match=f"{option} must be a whole number, [12] or more"):
+        build_network(name, **{option: value})
+
+
+@pytest.mark.parametrize("identity", ["George W Bush", "george_w_bush", " George-W  Bush", "George_W_Bush"])
+def test_people_of_the_benchmark_are_known_however_they_are_spelled(identity: str) -> None:
+    from protocols.commands.pack import Benchmark, _spelling
+
+    benchmark = object.__new__(Benchmark)
+    benchmark.people = {_spelling("George_W_Bush")}
+    assert benchmark.names(identity)
+    assert not benchmark.names("George Bush")
+
+
+def test_lines_of_identities_are_read_whatever_separates_them(tmp_path: Path) -> None:
+    from protocols.commands.pack import find_faces
+
+    for name in "ab":
+        (tmp_path / f"{name}.jpg").write_bytes(b"")
+    (tmp_path / "identities.txt").write_text("a.jpg\tA B\n\nb.jpg  C \n")
+    assert [identity for _, identity in find_faces(tmp_path)] == ["A B", "C"]
+    (tmp_path / "identities.txt").write_text("a.jpg A\nb.jpg\n")
+    with pytest.raises(DataError, match=r"identities\.txt, line 2"):
+        find_faces(tmp_path)

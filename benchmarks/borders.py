@@ -15,25 +15,16 @@ from dataclasses import replace
 
 import pandas as pd
 import torch
-from held_out import PLAIN, arguments, held_out_faces, held_out_pairs
+from held_out import PLAIN, held_out_pairs, inside_fast
 from torch import Tensor
 
 from blurface.networks.fast import FastNet, _Problem, centre_of_mass
-from blurface.training.config import read_config
-from blurface.weights import load_model
 
 EDGE = 16
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--weights", default="fast", help="a packaged model or a .safetensors file")
-    given = parser.parse_args()
-    network, _ = load_model(given.weights)
-    if not isinstance(network, FastNet):
-        parser.error(f"{given.weights} has no Wiener layer.")
-    config = read_config(given.config)
-    faces = held_out_faces(config, given.data)
+    given, network, config, faces = inside_fast(__doc__)
     rows = []
     for low, high in ((5, 12), (12, 21), (21, 31)):
         settings = replace(PLAIN, valid_size=(low, high))

@@ -24,12 +24,14 @@ import pandas as pd
 from numpy.typing import NDArray
 from torch import Tensor
 
+from blurface.networks.fast import FastNet
 from blurface.restorers import create_restorer
 from blurface.training.config import TrainConfig, read_config
 from blurface.training.loop import central_face, split_by_identity
 from blurface.training.pack import FACE, Faces
 from blurface.training.pairs import WIDE, Batch, Degradation, make_pairs
 from blurface.training.sources import read_faces
+from blurface.weights import load_model
 from protocols.degradation import from_bytes, to_bytes
 from protocols.quality import psnr
 from verification.embedders import create_embedder
@@ -71,6 +73,18 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, default=Path("configs/fast.toml"))
     parser.add_argument("--out", type=Path, help="CSV to write")
     return parser
+
+
+def inside_fast(description: str | None) -> tuple[argparse.Namespace, FastNet, TrainConfig, Faces]:
+    """What a measurement inside ``fast`` begins with: arguments, network, configuration, held-out faces."""
+    parser = arguments(description)
+    parser.add_argument("--weights", default="fast", help="a packaged model or a .safetensors file")
+    given = parser.parse_args()
+    network, _ = load_model(given.weights)
+    if not isinstance(network, FastNet):
+        parser.error(f"{given.weights} has no Wiener layer.")
+    config = read_config(given.config)
+    return given, network, config, held_out_faces(config, given.data)
 
 
 def held_out_faces(config: TrainConfig, data: Path) -> Faces:

@@ -16,14 +16,12 @@ from itertools import pairwise
 
 import pandas as pd
 import torch
-from held_out import PLAIN, arguments, held_out_faces, held_out_pairs
+from held_out import PLAIN, held_out_pairs, inside_fast
 from torch import Tensor
 from torch.nn import functional
 
-from blurface.networks.fast import WINDOW, FastNet
-from blurface.training.config import read_config
+from blurface.networks.fast import WINDOW
 from blurface.training.loop import central_face
-from blurface.weights import load_model
 from protocols.degradation import to_bytes
 from protocols.quality import psnr
 from verification.embedders import create_embedder
@@ -37,15 +35,8 @@ FAR = 0.5
 
 
 def main() -> None:
-    parser = arguments(__doc__)
-    parser.add_argument("--weights", default="fast", help="a packaged model or a .safetensors file")
-    given = parser.parse_args()
-    network, _ = load_model(given.weights)
-    if not isinstance(network, FastNet):
-        parser.error(f"{given.weights} estimates no kernel.")
+    given, network, config, faces = inside_fast(__doc__)
     embedder = create_embedder("mobilefacenet")
-    config = read_config(given.config)
-    faces = held_out_faces(config, given.data)
     parts = []
     for draw in range(DRAWS):
         for pairs in held_out_pairs(faces, PLAIN, config.seed + draw):

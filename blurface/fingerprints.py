@@ -8,11 +8,13 @@ import hashlib
 import inspect
 import sys
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import metadata
 from types import ModuleType
 from typing import Any
 
 
+@lru_cache
 def code_digest(*modules: ModuleType | Callable[..., Any]) -> str:
     """Hash of what modules or functions compute: their syntax trees without docstrings and comments.
 
@@ -80,3 +82,9 @@ def versions_of(*distributions: str) -> dict[str, str]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
+
+
+def code_and_versions(kind: type, distributions: tuple[str, ...], *packages: str) -> dict[str, Any]:
+    """:func:`class_digest`, and :func:`versions_of` where there are any: the last part of a fingerprint."""
+    versions = {"versions": versions_of(*distributions)} if distributions else {}
+    return {"code": class_digest(kind, *packages), **versions}

@@ -99,7 +99,9 @@ class DeblurTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
             self.value_range_ = self.value_range
         if isinstance(self.stage, DeblurStage):
             gated = self.gate or self.stage.gate is None
-            self.stage_ = self.stage if gated else DeblurStage(self.stage.restorer)
+            self.stage_ = (
+                self.stage if gated else DeblurStage(self.stage.restorer, batch_size=self.stage.batch_size)
+            )
         else:
             self.stage_ = DeblurStage.from_pretrained(
                 self.stage, device=self.device, backend=self.backend, gate=self.gate

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -117,6 +117,11 @@ def network_name(path: Path) -> str:
         return metadata["network"]
 
 
+def not_finite(state: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor that holds NaN or infinity; None where all are finite."""
+    return next((name for name, value in state.items() if not bool(value.isfinite().all())), None)
+
+
 def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     """Build a network and load its weights.
 
@@ -144,9 +149,8 @@ def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         note = json.loads(metadata.get("note", "{}"))
         network = build_network(metadata["network"], **json.loads(metadata.get("options", "{}")))
         network.load_state_dict({key: value.float() for key, value in state.items()})
-        spoilt = [key for key, value in state.items() if not bool(value.isfinite().all())]
-        if spoilt:
-            raise WeightsError(f"{path}: {spoilt[0]} holds NaN or infinite weights.", "Train it again.")
+        if spoilt := not_finite(state):
+            raise WeightsError(f"{path}: {spoilt} holds NaN or infinite weights.", "Train it again.")
     except (UnknownNameError, TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(
             f"{path} does not fit the network {metadata['network']!r}: {str(error).splitlines()[0]}",

@@ -805,11 +805,19 @@ def build_restorer(choice: Choice, device: str = "cpu") -> Restorer:
     return create_restorer(choice.name, **options)
 
 
-def build_embedder(choice: Choice, device: str = "cpu", data_root: Path | None = None) -> Embedder:
-    """Create a verifier; it gets the device and the folder of data if it takes them, as a restorer."""
+def build_embedder(
+    choice: Choice, device: str = "cpu", data_root: Path | None = None, *, download: bool = True
+) -> Embedder:
+    """Create a verifier; it gets the device and the folder of data if it takes them, as a restorer.
+
+    Without ``download`` one that would fetch its weights is told not to.
+    """
     options = dict(choice.options)
     accepted = _parameters(embedders.entry(choice.name).load())
-    for name, value in (("device", device), ("data_root", data_root)):
+    offered: dict[str, Any] = {"device": device, "data_root": data_root}
+    if not download:
+        offered["download"] = False
+    for name, value in offered.items():
         if name in accepted:
             options.setdefault(name, value)
     return create_embedder(choice.name, **options)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import InputError
-from ..fingerprints import class_digest, versions_of
+from ..fingerprints import code_and_versions
 from ..gate import Gate
 
 _FOLLOWED = ("blurface.restorers", "blurface.tiles", "blurface.gate")
@@ -109,8 +109,7 @@ class Restorer:
         return {
             "name": self.name,
             "options": self.options(),
-            "code": class_digest(type(self), *_FOLLOWED),
-            **({"versions": versions_of(*self.distributions)} if self.distributions else {}),
+            **code_and_versions(type(self), self.distributions, *_FOLLOWED),
         }
 
     def gflop(self, height: int = 112, width: int = 96) -> float | None:

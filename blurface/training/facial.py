@@ -73,7 +73,7 @@ class _FrozenConvolution(nn.Module):
         # What code around a convolution may ask it for.
         self.weight, self.bias = weight, None if layer.bias is None else layer.bias.detach()
         self.weights: dict[torch.dtype, tuple[Tensor, Tensor, Tensor | None]] = {}
-        self._keep(weight, turned, None if layer.bias is None else layer.bias.detach())
+        self._keep(weight, turned, self.bias)
 
     def _keep(self, weight: Tensor, turned: Tensor, bias: Tensor | None) -> None:
         layout = torch.channels_last

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import pickle
 import signal
 import time
@@ -20,12 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ..assets import sha256_file
 from ..errors import BlurfaceError, WeightsError
 from ..files import replacing
 from ..images import write_image
 from ..networks import build_network
 from ..networks.fast import Estimate, FastNet, grow_state
-from ..weights import bf16_is_fast, load_model, model_path, save_model
+from ..weights import bf16_is_fast, load_model, model_path, not_finite, save_model
 from .config import TrainConfig, as_dict
 from .distributed import Group
 from .log import append_row, drop_after
@@ -421,7 +421,7 @@ class Trainer:
             for network in (self.network, self.average):
                 network.load_state_dict(state)
         file = path if path.suffix == ".pt" else model_path(model)
-        self.init = {"name": path.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()}
+        self.init = {"name": path.name, "sha256": sha256_file(file)}
 
     def _checkpoint(self, path: Path) -> dict[str, Any]:
         # weights_only: no code in the file is executed.
@@ -470,10 +470,9 @@ class Trainer:
 
     def _check_finite(self, state: dict[str, Tensor]) -> None:
         # In every process, before any of them writes: all stop together.
-        spoilt = [name for name, value in state.items() if not bool(value.isfinite().all())]
-        if spoilt:
+        if spoilt := not_finite(state):
             raise BlurfaceError(
-                f"At step {self.step} {spoilt[0]} holds NaN or infinite weights: training diverges. "
+                f"At step {self.step} {spoilt} holds NaN or infinite weights: training diverges. "
                 "They are not saved; the last checkpoint is kept.",
                 "Lower schedule.lr, and go on from it with the same command.",
             )

@@ -6,7 +6,6 @@ operations; where that fails the row says why, and the rest is listed all the sa
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,12 +74,8 @@ def _restorer(name: str) -> dict[str, Any]:
 
 def _verifier(name: str, data_root: Path | None) -> dict[str, Any]:
     from protocols.runner import Choice, build_embedder
-    from verification.embedders import embedders
 
-    # A listing downloads nothing.
-    takes = inspect.signature(embedders.entry(name).load()).parameters
-    options = {"download": False} if "download" in takes else {}
-    embedder = build_embedder(Choice(name, options), data_root=data_root)
+    embedder = build_embedder(Choice(name), data_root=data_root, download=False)
     weights = getattr(embedder, "weights", None)
     on_disk = Path(weights) if isinstance(weights, str | Path) else None
     return {

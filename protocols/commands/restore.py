@@ -33,10 +33,7 @@ class Recipe:
         from blurface.collection import by_stage
         from blurface.stage import DeblurStage
 
-        options: dict[str, Any] = {}
-        if self.precision != "auto":
-            names = {"fp32": "float32", "bf16": "bfloat16"} if self.backend == "torch" else {}
-            options["precision"] = names.get(self.precision, self.precision)
+        options: dict[str, Any] = {} if self.precision == "auto" else {"precision": self.precision}
         stage = DeblurStage.from_pretrained(
             self.model,
             device=self.device,

@@ -124,7 +124,7 @@ def train(
     config = read_config(config_path, dict(parse_override(text) for text in overrides))
     out = out or Path("runs") / config.name
     console = Console(stderr=True)
-    config = replace(config, data=tuple(map(str, data)) if data else config.data)
+    config = replace(config, data=data or config.data)
     faces = read_faces([find_data(name, data_root) for name in config.data])
     embed = None
     if config.embedder:

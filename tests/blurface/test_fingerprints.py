@@ -37,10 +37,14 @@ def test_modules_behind_follow_what_is_taken_from_a_package() -> None:
     assert {"base", "core", "epll", "kernel_fit", "sun"} <= behind(Sun, "blurface.restorers")
 
 
-def test_fingerprint_sees_what_the_class_stands_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprint_sees_what_the_class_stands_on(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
     restorer = create_restorer("plain")
     before = restorer.fingerprint()
     assert restorer.fingerprint() == before
+    code_digest.cache_clear()  # code does not change in a process, but for this test
+    request.addfinalizer(code_digest.cache_clear)
     monkeypatch.setattr(fourier, "__name__", "blurface.networks.elsewhere")
     monkeypatch.setattr(
         "blurface.fingerprints.inspect.getsource", lambda module: module.__name__.split(".")[-1]

@@ -14,7 +14,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from blurface import assets
 from blurface.errors import DataError, InputError
-from blurface.fingerprints import class_digest, versions_of
+from blurface.fingerprints import code_and_versions
 
 Metric = Literal["cosine", "euclidean"]
 
@@ -132,8 +132,7 @@ class Embedder:
             "frame": self.frame,
             "options": self.options(),
             "weights": self.weights_digest(),
-            "code": class_digest(type(self), "verification.embedders"),
-            **({"versions": versions_of(*self.distributions)} if self.distributions else {}),
+            **code_and_versions(type(self), self.distributions, "verification.embedders"),
         }
 
     def options(self) -> dict[str, Any]:

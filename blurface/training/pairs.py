@@ -181,7 +181,7 @@ def _augment(
     margins = (min(CONTEXT, max(0, room[0] - jitter)), min(CONTEXT, max(0, room[1] - jitter)))
     crops = np.empty((len(index), frame[0] + 2 * margins[0], frame[1] + 2 * margins[1], 3), np.uint8)
     reach = min(jitter, *(here - margin for here, margin in zip(room, margins)))
-    for row, number in enumerate(index):
+    for row, number in enumerate(faces.places(index)):
         down, across = rng.integers(-reach, reach + 1, 2)
         t, c = top - margins[0] + down, left - margins[1] + across
         crop = faces.pictures[number, t : t + crops.shape[1], c : c + crops.shape[2]]
@@ -329,7 +329,7 @@ def make_pairs(
         margins = (min(CONTEXT, room[0]), min(CONTEXT, room[1]))
         rows = slice(top - margins[0], top + frame[0] + margins[0])
         columns = slice(left - margins[1], left + frame[1] + margins[1])
-        pixels = torch.from_numpy(faces.pictures[index][:, rows, columns])
+        pixels = torch.from_numpy(faces.pictures[faces.places(index), rows, columns])
         context = _surrounded(pixels.permute(0, 3, 1, 2).float() / 255, margins)
     margin = CONTEXT
     sharp = context[..., margin : margin + frame[0], margin : margin + frame[1]].contiguous()

@@ -8,13 +8,14 @@ import struct
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError
 from ..images import name_of, read_rgb
-from .pack import FACE, Faces, read_pack
+from .pack import FACE, Faces, Gathering, add_pack
 
 RECORD_MAGIC = 0xCED7230A
 """First word of every RecordIO record."""
@@ -32,53 +33,38 @@ def read_faces(paths: Sequence[Path]) -> Faces:
     ImageError
         If a picture of a folder cannot be decoded.
     """
-    parts = [_read(path) for path in paths]
-    if not parts:
+    if not paths:
         raise DataError("No training faces were named.", "Give --data or the configuration's data.")
-    top = min(part.corner[0] for part in parts)
-    left = min(part.corner[1] for part in parts)
-    below = min(part.pictures.shape[1] - part.corner[0] for part in parts)
-    right = min(part.pictures.shape[2] - part.corner[1] for part in parts)
-    pictures = np.concatenate(
-        [
-            part.pictures[
-                :,
-                part.corner[0] - top : part.corner[0] + below,
-                part.corner[1] - left : part.corner[1] + right,
-            ]
-            for part in parts
-        ]
-    )
-    # Two sources may call two people by the same name.
-    several = len(parts) > 1
-    identities = [
-        f"{path.name}/{identity}" if several else identity
-        for path, part in zip(paths, parts)
-        for identity in part.identities
-    ]
-    names = [name for part in parts for name in part.names]
-    notes = {path.name: part.note for path, part in zip(paths, parts)}
-    return Faces(pictures, (top, left), names, identities, notes, len(parts[0]))
+    gathered = Gathering()
+    notes: dict[str, Any] = {}
+    counts = []
+    for path in paths:
+        # Two sources may call two people by the same name.
+        prefix = f"{path.name}/" if len(paths) > 1 else ""
+        notes[path.name] = _add(path, gathered, prefix)
+        counts.append(len(gathered))
+    return gathered.faces(notes, counts[0])
 
 
-def _read(path: Path) -> Faces:
+def _add(path: Path, gathered: Gathering, prefix: str) -> dict[str, Any]:
+    if path.suffix == ".parquet" and not path.is_dir():
+        return add_pack(path, gathered, prefix)
     if path.is_dir():
         files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
-        return _collect(path, ((p.name, p.parent.name, read_rgb(p)) for p in files))
-    if path.suffix == ".parquet":
-        return read_pack(path)
-    if path.suffix == ".tar":
-        return _collect(path, read_webdataset(path))
-    if path.suffix == ".rec":
-        return _collect(path, read_recordio(path))
-    raise DataError(f"{path} is no source of faces.", "Expected a folder, .parquet, .tar or .rec.")
+        _collect(path, ((p.name, p.parent.name, read_rgb(p)) for p in files), gathered, prefix)
+    elif path.suffix == ".tar":
+        _collect(path, read_webdataset(path), gathered, prefix)
+    elif path.suffix == ".rec":
+        _collect(path, read_recordio(path), gathered, prefix)
+    else:
+        raise DataError(f"{path} is no source of faces.", "Expected a folder, .parquet, .tar or .rec.")
+    return {}
 
 
-def _collect(path: Path, items: Iterator[tuple[str, str, NDArray[np.uint8]]]) -> Faces:
-    pictures: list[NDArray[np.uint8]] = []
-    names: list[str] = []
-    identities: list[str] = []
-    corner: tuple[int, int] | None = None
+def _collect(
+    path: Path, items: Iterator[tuple[str, str, NDArray[np.uint8]]], gathered: Gathering, prefix: str
+) -> None:
+    size: tuple[int, ...] | None = None
     for name, identity, pixels in items:
         # 112x112 crops of the ArcFace template hold the 112x96 face in columns 8 to 103.
         down, across = pixels.shape[0] - FACE[0], pixels.shape[1] - FACE[1]
@@ -86,19 +72,14 @@ def _collect(path: Path, items: Iterator[tuple[str, str, NDArray[np.uint8]]]) ->
             raise DataError(
                 f"{path}: {name} is {pixels.shape[1]}x{pixels.shape[0]}.", "Faces are 96x112 or larger."
             )
-        here = (down // 2, across // 2)
-        if corner is None:
-            corner = here
-        if here != corner or (pictures and pixels.shape != pictures[0].shape):
+        size = size or pixels.shape
+        if pixels.shape != size:
             raise DataError(
                 f"{path}: {name} has another size than the pictures before it.", "Align all alike."
             )
-        pictures.append(pixels)
-        names.append(name)
-        identities.append(identity)
-    if corner is None:
+        gathered.add(name, prefix + identity, pixels, (down // 2, across // 2))
+    if size is None:
         raise DataError(f"{path} holds no face.", f"Expected pictures ({', '.join(SUFFIXES)}).")
-    return Faces(np.stack(pictures), corner, names, identities)
 
 
 def _decode(path: Path, name: str, data: bytes) -> NDArray[np.uint8]:
@@ -144,32 +125,50 @@ def read_recordio(path: Path) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
 
     A record is a magic word, a length, then a header (flag, label, id, id2) and the picture's
     bytes; records without a picture (the identity index at the start and the end) are skipped.
+    A record whose bytes hold the magic word is written in parts, cut where that stood.
 
     Raises
     ------
     DataError
         If the file does not begin with a record or ends inside one.
     """
+    for number, data in enumerate(_records(path)):
+        if len(data) < 24:
+            raise DataError(f"{path} ends inside record {number}.", "Get it again.")
+        flag, label = struct.unpack("<If", data[:8])
+        payload = data[24:]
+        if flag > 0:  # the label is an array of `flag` floats in front of the picture
+            label = struct.unpack("<f", payload[:4])[0] if len(payload) >= 4 else label
+            payload = payload[4 * flag :]
+        if payload[:2] in (b"\xff\xd8", b"\x89P"):
+            if not math.isfinite(label):
+                raise DataError(f"{path}: the label of record {number} is {label}.", "Get it again.")
+            yield f"record {number}", str(int(label)), _decode(path, f"record {number}", payload)
+
+
+def _records(path: Path) -> Iterator[bytes]:
+    """The bytes of each record, its parts joined by the magic word that they were cut at."""
+    whole, first, last = 0, 1, 3
     with open(path, "rb") as file:
         number = 0
+        parts: list[bytes] = []
         while head := file.read(8):
             if len(head) < 8:
-                raise DataError(f"{path} ends inside record {number}.", "Get it again.")
+                break
             magic, word = struct.unpack("<II", head)
-            if magic != RECORD_MAGIC:
+            kind, length = word >> 29, word & 0x1FFFFFFF
+            if magic != RECORD_MAGIC or (kind in (whole, first)) == bool(parts):
                 raise DataError(f"{path}: record {number} does not begin as one.", "Is it a RecordIO file?")
-            length = word & 0x1FFFFFFF
             data = file.read(length)
             file.read(-length % 4)
-            if len(data) < length or length < 24:
-                raise DataError(f"{path} ends inside record {number}.", "Get it again.")
-            flag, label = struct.unpack("<If", data[:8])
-            payload = data[24:]
-            if flag > 0:  # the label is an array of `flag` floats in front of the picture
-                label = struct.unpack("<f", payload[:4])[0] if len(payload) >= 4 else label
-                payload = payload[4 * flag :]
-            if payload[:2] in (b"\xff\xd8", b"\x89P"):
-                if not math.isfinite(label):
-                    raise DataError(f"{path}: the label of record {number} is {label}.", "Get it again.")
-                yield f"record {number}", str(int(label)), _decode(path, f"record {number}", payload)
-            number += 1
+            if len(data) < length:
+                break
+            parts.append(data)
+            if kind in (whole, last):
+                yield struct.pack("<I", RECORD_MAGIC).join(parts)
+                parts.clear()
+                number += 1
+        else:
+            if not parts:
+                return
+        raise DataError(f"{path} ends inside record {number}.", "Get it again.")

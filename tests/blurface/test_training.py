@@ -9,14 +9,17 @@ import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
 from PIL import Image
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -33,7 +36,7 @@ from blurface.training.facial import frozen_embedder
 from blurface.training.loop import Trainer, central_face, split_by_identity
 from blurface.training.losses import LossWeights
 from blurface.training.optim import Muon, orthogonalise
-from blurface.training.pack import Faces, PackedFace, encode, read_pack, write_pack
+from blurface.training.pack import Faces, Gathering, PackedFace, encode, read_pack, write_pack
 from blurface.training.pairs import (
     RENDER,
     WIDE,
@@ -43,7 +46,7 @@ from blurface.training.pairs import (
     is_evaluation_line,
     make_pairs,
 )
-from blurface.training.sources import read_faces
+from blurface.training.sources import _records, read_faces
 from blurface.weights import load_model, model_digest, save_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
@@ -715,6 +718,71 @@ def test_folder_tar_and_recordio_hold_the_same_faces(tmp_path: Path) -> None:
     for name, message in messages.items():
         with pytest.raises(DataError, match=message):
             read_faces([tmp_path / name])
+
+
+def test_a_record_that_holds_the_magic_word_comes_in_parts(tmp_path: Path) -> None:
+    """As dmlc-core writes it: cut where the word stands; 1 marks the first part, 3 the last, 2 those between."""
+    magic = struct.pack("<I", 0xCED7230A)
+    buffer = io.BytesIO()
+    Image.fromarray(picture(0)).save(buffer, "PNG")
+    whole = struct.pack("<IfQQ", 0, 7, 1, 0) + buffer.getvalue()
+    cuts = [whole[:400], whole[400:1000], whole[1000:]]
+
+    def written(kind: int, data: bytes) -> bytes:
+        return magic + struct.pack("<I", kind << 29 | len(data)) + data + b"\0" * (-len(data) % 4)
+
+    path = tmp_path / "parts.rec"
+    path.write_bytes(written(0, whole) + b"".join(map(written, (1, 2, 3), cuts)) + written(0, whole))
+    found = list(_records(path))
+    assert found == [whole, magic.join(cuts), whole]
+    for bad in (written(1, whole) + written(0, whole), written(2, whole), written(3, whole)):
+        path.write_bytes(bad)
+        with pytest.raises(DataError, match="does not begin as one"):
+            list(_records(path))
+    path.write_bytes(written(1, whole))
+    with pytest.raises(DataError, match="ends inside record 0"):
+        list(_records(path))
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 6)] * 4), min_size=1, max_size=9), st.integers(0, 2**32 - 1))
+def test_faces_are_cut_to_what_all_pictures_hold(margins: list[tuple[int, int, int, int]], seed: int) -> None:
+    """Whatever the order in which larger and smaller surroundings come."""
+    rng = np.random.default_rng(seed)
+    gathered = Gathering()
+    for index, (above, before, below, after) in enumerate(margins):
+        pixels = np.zeros((above + 112 + below, before + 96 + after, 3), np.uint8)
+        pixels[above : above + 112, before : before + 96] = index + 1
+        gathered.add(str(index), "x", pixels, (above, before))
+    faces = gathered.faces({})
+    least = np.min(margins, 0)
+    assert faces.corner == tuple(least[:2])
+    assert faces.pictures.shape == (len(margins), 112 + least[0] + least[2], 96 + least[1] + least[3], 3)
+    inside = faces.pictures[:, least[0] : least[0] + 112, least[1] : least[1] + 96]
+    assert (inside == np.arange(1, len(margins) + 1)[:, None, None, None]).all()
+    assert (faces.pictures > 0).sum() == inside.size
+    order = rng.permutation(len(margins))
+    part = faces.subset(np.isin(np.arange(len(margins)), order[::2]))
+    np.testing.assert_array_equal(
+        part.pictures[part.places(np.arange(len(part))), least[0], least[1], 0], np.sort(order[::2]) + 1
+    )
+
+
+def test_faces_are_held_once(tmp_path: Path) -> None:
+    """Neither decoding a pack, nor joining two sources, nor holding people out makes a copy."""
+    paths = [tmp_path / "a.parquet", tmp_path / "b.parquet"]
+    data = encode(crop_of(7))
+    for path in paths:
+        write_pack(path, [PackedFace(str(i), str(i // 2), data, 0, 0) for i in range(1000)], {})
+    tracemalloc.start()
+    try:
+        faces = read_faces(paths)
+        train, held_out = split_by_identity(faces, 100, seed=0)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert (len(train), len(held_out)) == (1900, 100)
+    assert faces.pictures.nbytes == 2000 * 112 * 96 * 3
+    assert peak < 1.2 * faces.pictures.nbytes
 
 
 @pytest.fixture

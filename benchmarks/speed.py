@@ -35,6 +35,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from skimage.data import astronaut
 from torch import nn
 
 from blurface import DeblurStage
@@ -42,6 +43,8 @@ from blurface.backends import load_backend
 from blurface.errors import BlurfaceError
 from blurface.export import cached_export
 from blurface.files import replacing
+from blurface.kernels.convolve import blur
+from blurface.kernels.linear import linear_psf
 from blurface.memory import keep_freed_memory
 from blurface.networks import build_network
 from blurface.quantise import quantise_onnx
@@ -67,12 +70,25 @@ def faces(count: int) -> NDArray[np.float32]:
     return rng.random((count, 3, HEIGHT, WIDTH), dtype=np.float32)
 
 
+def photographs(count: int, blurred: bool) -> list[Image.Image]:
+    """One photograph that scikit-image ships, each cut a pixel elsewhere, sharp or blurred by a line."""
+    picture = torch.from_numpy(astronaut()).permute(2, 0, 1)[None] / 255
+    places = [(56 + index // 8, 168 + index % 8) for index in range(count)]
+    batch = torch.cat([picture[..., y : y + HEIGHT, x : x + WIDTH] for y, x in places])
+    if blurred:
+        batch = blur(batch, torch.from_numpy(linear_psf(17, 30)), border="replicate")
+    pixels = (batch * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(face) for face in pixels]
+
+
 def contenders() -> list[str]:
     """Names ``network/backend/precision``, the yardstick first and the peers last.
 
+    ``stage``: PIL pictures of blurred or of sharp faces through the stage with its gate.
+
     ``int8+bf16``: quantised convolutions, and bfloat16 for what is not quantised.
     """
-    names = [YARDSTICK, "fast/stage/PIL"]
+    names = [YARDSTICK, "fast/stage/blurred", "fast/stage/sharp"]
     for model in NETWORKS:
         names += [f"{model}/torch/float32"]
         names += [f"{model}/torch/bfloat16"] if bf16_is_fast() else []
@@ -121,9 +137,7 @@ def build(name: str, threads: int, weights: str | None) -> Run:
     options = options_of(model, weights)
     if backend == "stage":
         stage = DeblurStage.from_pretrained(model, device="cpu", **options)
-        pictures = [
-            Image.fromarray((face.transpose(1, 2, 0) * 255).astype(np.uint8)) for face in faces(LARGE)
-        ]
+        pictures = photographs(LARGE, blurred=precision == "blurred")
         return lambda batch: stage(pictures[0] if len(batch) == 1 else pictures[: len(batch)])
     if backend == "torch":
         restorer = create_restorer(model, precision=precision, **options)

@@ -1,7 +1,8 @@
 """How blurred is this face, and what to do about it: pass it through, blend, or restore it.
 
 The score is the spread of the network's own kernel estimate, so it costs nothing beyond the
-restoration itself. The two thresholds belong to a set of weights and lie in its JSON sidecar
+restoration itself; where the first of several estimates settles that a picture is sharp, the rest of the
+network is not run. The thresholds belong to a set of weights and lie in its JSON sidecar
 (``blurface/weights/<name>.json``, key ``"gate"``); ``benchmarks/calibrate_gate.py`` finds them
 on training faces.
 """
@@ -65,7 +66,7 @@ def kernel_spread(kernels: Tensor, floor: float = 0.02) -> Tensor:
 
 @dataclass(frozen=True)
 class Gate:
-    """Two thresholds on the blur score.
+    """Thresholds on the blur score.
 
     Attributes
     ----------
@@ -74,20 +75,28 @@ class Gate:
     high : float
         Scores from this are restored; between the two the result is a blend whose share of the
         restored picture rises linearly from 0 to 1. Pixels.
+    early : float, optional
+        A picture whose score by the network's first estimate is at most this passes through without the
+        rest of the network being run. Pixels; None: never.
 
     Raises
     ------
     InputError
-        If they are not numbers with 0 <= low <= high.
+        If they are not numbers with 0 <= low <= high and 0 <= early <= low.
     """
 
     low: float
     high: float
+    early: float | None = None
 
     def __post_init__(self) -> None:
         if not (math.isfinite(self.low) and math.isfinite(self.high) and 0 <= self.low <= self.high):
             raise InputError(
                 f"A gate of low={self.low} and high={self.high} cannot be.", "It takes 0 <= low <= high."
+            )
+        if self.early is not None and not 0 <= self.early <= self.low:
+            raise InputError(
+                f"A gate of low={self.low} and early={self.early} cannot be.", "It takes 0 <= early <= low."
             )
 
     def weight(self, score: Tensor) -> Tensor:
@@ -121,11 +130,13 @@ class Gate:
         if entry is None:
             return None
         try:
-            return cls(float(entry["low"]), float(entry["high"]))
-        except (TypeError, KeyError, ValueError) as error:
+            early = entry.get("early")
+            return cls(float(entry["low"]), float(entry["high"]), None if early is None else float(early))
+        except (AttributeError, TypeError, KeyError, ValueError) as error:
             raise WeightsError(
                 f"{name}: the gate {entry!r} is malformed.",
-                'It takes {"low": pixels, "high": pixels}; benchmarks/calibrate_gate.py writes it.',
+                'It takes {"low": pixels, "high": pixels}, and "early" if need be; '
+                "benchmarks/calibrate_gate.py writes it.",
             ) from error
 
     @classmethod

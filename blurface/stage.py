@@ -228,14 +228,15 @@ class DeblurStage:
     def _restore(self, batch: Tensor, return_kernel: bool) -> tuple[Tensor, Tensor | None]:
         if return_kernel or self.gate is not None:
             try:
-                both = cast("tuple[Tensor, Tensor]", self.restorer.restore(batch, return_kernel=True))
+                early = None if self.gate is None else self.gate.early
+                both = self.restorer.restore(batch, return_kernel=True, sharp_below=early)
             except InputError as error:
                 if return_kernel:
                     raise
                 raise InputError(
                     f"The gate cannot score with {self.restorer.name!r} ({error.message})", "Use gate=False."
                 ) from error
-            restored, estimate = both[0], cast("Tensor | None", both[1])
+            restored, estimate = cast("tuple[Tensor, Tensor | None]", both)
         else:
             restored, estimate = cast(Tensor, self.restorer.restore(batch)), None
         if self.differentiable and batch.requires_grad and not restored.requires_grad:

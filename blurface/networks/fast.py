@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from itertools import zip_longest
 from typing import NamedTuple, cast
 
 import torch
@@ -246,7 +247,12 @@ class FastNet(nn.Module):
         """
         make_ready(self, dtype)
 
-    def forward(self, x: Tensor, return_kernel: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+    def forward(
+        self,
+        x: Tensor,
+        return_kernel: bool = False,
+        settled: Callable[[Tensor], Tensor] | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
         """Restore a batch.
 
         Parameters
@@ -255,15 +261,36 @@ class FastNet(nn.Module):
             (N, 3, H, W) in [0, 1].
         return_kernel : bool
             Also return the kernel estimates (N, 43, 43), unit sum, convolution convention.
+        settled : callable, optional
+            Takes the first estimates of the kernels (N, 43, 43), before any loop; what it says True of (N,)
+            comes back as it came, with this estimate, and saves the loops.
         """
-        estimate = self.estimate(x)
+        look = self._look(_whole_eighths(x))
+        rows: Tensor | None = None
+        if settled is not None:
+            first = self._as_seen(look.kernel())
+            rows = torch.nonzero(~settled(first))[:, 0]
+            if len(rows) == len(x):
+                rows = None
+            else:
+                look = look.chosen(rows)
+        if rows is not None and len(rows) == 0:
+            return (x, first) if return_kernel else x
+        estimate = self._restored(look)
+        restored = _cut_to(estimate.images[-1], x)
+        if rows is not None:
+            restored = x.to(restored.dtype).index_copy(0, rows, restored)
         if not return_kernel:
-            return estimate.images[-1]
-        found = estimate.kernels[-1]
+            return restored
+        kernel = self._as_seen(estimate.kernels[-1])
+        return restored, kernel if rows is None else first.index_copy(0, rows, kernel)
+
+    def _as_seen(self, kernel: Tensor) -> Tensor:
+        """Kernels (N, 1, 44, 44) as they are used and returned: moved to the middle, (N, 43, 43)."""
         if self.centring:
-            found = _moved(found, -self.centring * centre_of_mass(found))
-        kernel = found[:, 0, 1:, 1:]
-        return estimate.images[-1], kernel / kernel.sum((1, 2), keepdim=True)
+            kernel = _moved(kernel, -self.centring * centre_of_mass(kernel))
+        kernel = kernel[:, 0, 1:, 1:]
+        return kernel / kernel.sum((1, 2), keepdim=True)
 
     def estimate(
         self,
@@ -285,25 +312,52 @@ class FastNet(nn.Module):
         loops : int, optional
             Instead of the network's own number.
         """
-        height, width = blurry.shape[-2:]
-        below, right = -height % 8, -width % 8
-        padded = functional.pad(blurry, (0, right, 0, below), mode="replicate") if below or right else blurry
-        y = padded.float()
+        result = self._restored(self._look(_whole_eighths(blurry)), kernel, blend, loops)
+        return result._replace(
+            images=[_cut_to(image, blurry) for image in result.images],
+            deconvolved=[_cut_to(image, blurry) for image in result.deconvolved],
+        )
+
+    def _look(self, y: Tensor) -> _Look:
+        """The first pass and the first estimate of the kernels."""
+        y = y.float()
         problem = _Problem(y, self.luma, self.matrix_fourier)
         outputs, memory = self.first(y - 0.5, None)
         residual, _, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
         image = y + residual
+        return _Look(problem, image, memory, *self._kernel(self.kernel, problem, image, edges, memory, None))
+
+    def _kernel(
+        self,
+        net: KernelNet,
+        problem: _Problem,
+        image: Tensor,
+        edges: Tensor,
+        memory: Tensor,
+        before: Tensor | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Logarithms of the kernels and log factors for the Wiener regularisers."""
+        maps = problem.kernel_maps(image, edges, self.quotient)
+        known = torch.zeros_like(maps[:, :1]) if before is None else WINDOW * before
+        logits, factors = net(torch.cat([maps, known], 1), memory)
+        return logits.float(), factors.float()
+
+    def _restored(
+        self,
+        look: _Look,
+        kernel: Tensor | None = None,
+        blend: Tensor | None = None,
+        loops: int | None = None,
+    ) -> Estimate:
+        """The loops, from the first estimate of the kernels on."""
+        problem, image, memory, logits, factors = look
+        y = problem.y
         result = Estimate([image], [], [], [])
         # The first stage is the network's own kernel net and pass.
         stages = cast("list[Stage]", [self, *self.later])
-        for index in range(self.loops if loops is None else loops):
-            number = min(index, len(stages) - 1)
-            stage = stages[number]
-            maps = problem.kernel_maps(image, edges, self.quotient)
-            before = WINDOW * result.kernels[-1] if index else torch.zeros_like(maps[:, :1])
-            logits, factors = stage.kernel(torch.cat([maps, before], 1), memory)
-            logits, factors = logits.float(), factors.float()
-            estimate = functional.softmax(logits.flatten(1), 1).view_as(logits)
+        numbers = [min(i, len(stages) - 1) for i in range(self.loops if loops is None else loops)]
+        for number, following in zip_longest(numbers, numbers[1:]):
+            estimate = _distribution(logits)
             result.logits.append(logits)
             result.kernels.append(estimate)
             used = estimate if kernel is None or blend is None else estimate + blend * (kernel - estimate)
@@ -317,15 +371,13 @@ class FastNet(nn.Module):
                 image if number >= len(stages) - self.reblurred else None,
             )
             result.deconvolved.append(sharp + 0.5)
-            outputs, memory = stage.loop(torch.cat([y - 0.5, sharp, turned], 1), memory)
+            outputs, memory = stages[number].loop(torch.cat([y - 0.5, sharp, turned], 1), memory)
             residual, gate, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
             image = y + torch.sigmoid(gate) * (result.deconvolved[-1][:, :3] - y) + residual
             result.images.append(image)
-        if below or right:
-            result = result._replace(
-                images=[i[..., :height, :width] for i in result.images],
-                deconvolved=[d[..., :height, :width] for d in result.deconvolved],
-            )
+            if following is not None:
+                net = stages[following].kernel
+                logits, factors = self._kernel(net, problem, image, edges, memory, estimate)
         return result
 
 
@@ -357,6 +409,24 @@ def grow_state(state: Mapping[str, Tensor], network: FastNet) -> dict[str, Tenso
     return complete
 
 
+class _Look(NamedTuple):
+    """Blurry pictures after the first pass, with what the kernel net makes of it."""
+
+    problem: _Problem
+    image: Tensor
+    memory: Tensor
+    logits: Tensor
+    factors: Tensor
+
+    def kernel(self) -> Tensor:
+        """The first estimate (N, 1, 44, 44)."""
+        return _distribution(self.logits)
+
+    def chosen(self, rows: Tensor) -> _Look:
+        """Some of the pictures."""
+        return _Look(self.problem.chosen(rows), *(part[rows] for part in self[1:]))
+
+
 class _Problem:
     """The blurry picture's spectra, and the two closed-form steps on them (float32 throughout)."""
 
@@ -380,6 +450,14 @@ class _Problem:
         log_power = torch.log(power + 1e-3 * power.mean((2, 3), keepdim=True) + 1e-8)
         both = torch.cat([power, log_power - log_power.mean((2, 3), keepdim=True)], 1)
         self.correlations = _unit_scale(self._cut(self.shift.conj_scaled(both)))
+
+    def chosen(self, rows: Tensor) -> _Problem:
+        """Some of the pictures, with what was computed of them."""
+        part = copy.copy(self)
+        part.y, part.correlations = self.y[rows], self.correlations[rows]
+        part.blurry, part.grey = self.blurry.chosen(rows), self.grey.chosen(rows)
+        part.gradients = self.gradients.chosen(rows)
+        return part
 
     def _cut(self, moved: Spectrum) -> Tensor:
         """The 44 x 44 offsets around the origin of a spectrum's image, moved to its corner."""
@@ -436,6 +514,21 @@ class _Problem:
         above = torch.cat([self.y - 0.5, outside[..., :height, width:]], -1)
         whole = torch.cat([above, outside[..., height:, :]], -2)
         return forward_transform(whole, self.size, matrix=self.matrix)
+
+
+def _whole_eighths(image: Tensor) -> Tensor:
+    """A picture continued by its edge to sizes that are multiples of 8."""
+    below, right = -image.shape[-2] % 8, -image.shape[-1] % 8
+    return functional.pad(image, (0, right, 0, below), mode="replicate") if below or right else image
+
+
+def _cut_to(image: Tensor, like: Tensor) -> Tensor:
+    height, width = like.shape[-2:]
+    return image if image.shape[-2:] == (height, width) else image[..., :height, :width]
+
+
+def _distribution(logits: Tensor) -> Tensor:
+    return functional.softmax(logits.flatten(1), 1).view_as(logits)
 
 
 def _constants(size: tuple[int, int], device: torch.device, matrix: bool) -> tuple[Tensor, Spectrum]:

@@ -50,6 +50,10 @@ class Spectrum(ABC):
         """The first channels and the rest."""
 
     @abstractmethod
+    def chosen(self, rows: Tensor) -> Self:
+        """Some of the images of a batch."""
+
+    @abstractmethod
     def joined(self, *others: Self) -> Self:
         """This spectrum's channels, then those of others."""
 
@@ -87,6 +91,9 @@ class Pair(Spectrum):
     def split(self, sizes: tuple[int, int]) -> tuple[Self, Self]:  # noqa: D102
         real, imag = self.real.split_with_sizes(sizes, 1), self.imag.split_with_sizes(sizes, 1)
         return type(self)(real[0], imag[0]), type(self)(real[1], imag[1])
+
+    def chosen(self, rows: Tensor) -> Self:  # noqa: D102
+        return type(self)(self.real[rows], self.imag[rows])
 
     def joined(self, *others: Self) -> Self:  # noqa: D102
         return type(self)(
@@ -129,6 +136,9 @@ class Complex(Spectrum):
     def split(self, sizes: tuple[int, int]) -> tuple[Self, Self]:  # noqa: D102
         first, rest = self.value.split_with_sizes(sizes, 1)
         return type(self)(first), type(self)(rest)
+
+    def chosen(self, rows: Tensor) -> Self:  # noqa: D102
+        return type(self)(self.value[rows])
 
     def joined(self, *others: Self) -> Self:  # noqa: D102
         return type(self)(torch.cat([self.value, *(o.value for o in others)], 1))

@@ -47,7 +47,12 @@ class Restorer:
         self.device = torch.device(device)
 
     def restore(
-        self, batch: Tensor, *, kernels: Tensor | None = None, return_kernel: bool = False
+        self,
+        batch: Tensor,
+        *,
+        kernels: Tensor | None = None,
+        return_kernel: bool = False,
+        sharp_below: float | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Restore a batch.
 
@@ -59,6 +64,10 @@ class Restorer:
             (N, K, K) or (1, K, K): the true blur kernels, for restorers with ``blind = False``.
         return_kernel : bool
             Also return the estimated kernels (N, K, K), unit sum, convolution convention.
+        sharp_below : float, optional
+            A picture whose kernel by an early estimate spreads no more than so many pixels
+            (:func:`blurface.gate.kernel_spread`) may come back as it came, with that estimate. What has no
+            early estimate restores every picture.
 
         Returns
         -------
@@ -80,7 +89,11 @@ class Restorer:
         if batch.shape[0] == 0:
             empty = batch.new_zeros((0, 1, 1))
             return (batch, empty) if return_kernel else batch
-        restored, estimate = self._restore(batch.to(self.device, torch.float32), kernels, return_kernel)
+        taken = batch.to(self.device, torch.float32)
+        if sharp_below is None:
+            restored, estimate = self._restore(taken, kernels, return_kernel)
+        else:
+            restored, estimate = self._restore_blurred(taken, kernels, return_kernel, sharp_below)
         restored = restored.clamp(0, 1).to(batch.device)
         if not return_kernel:
             return restored
@@ -92,6 +105,12 @@ class Restorer:
         self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
     ) -> tuple[Tensor, Tensor | None]:
         raise TypeError(f"{type(self).__name__} does not implement _restore.")
+
+    def _restore_blurred(
+        self, batch: Tensor, kernels: Tensor | None, return_kernel: bool, sharp_below: float
+    ) -> tuple[Tensor, Tensor | None]:
+        """As :meth:`_restore`, for methods with an early estimate without what it finds sharp."""
+        return self._restore(batch, kernels, return_kernel)
 
     def calibrated_gate(self) -> Gate | None:
         """The thresholds calibrated for the very weights that are used; None where there are none."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -13,9 +14,9 @@ from torch import Tensor, nn
 
 from ..errors import InputError, WeightsError
 from ..fingerprints import class_digest
-from ..gate import Gate
+from ..gate import Gate, kernel_spread
 from ..networks import NETWORKS
-from ..tiles import restore_in_tiles
+from ..tiles import TILE, restore_in_tiles
 from ..weights import bf16_is_fast, load_model, model_digest, model_path, network_name
 from .base import Restorer
 
@@ -108,10 +109,14 @@ class NetworkRestorer(Restorer):
     def _restore(
         self, batch: Tensor, kernels: Tensor | None, return_kernel: bool
     ) -> tuple[Tensor, Tensor | None]:
+        return self._run(batch, _with_kernel if return_kernel and self.estimates_kernel else _alone)
+
+    def _run(
+        self, batch: Tensor, run: Callable[[nn.Module, Tensor], tuple[Tensor, Tensor | None]]
+    ) -> tuple[Tensor, Tensor | None]:
         gradients = torch.is_grad_enabled() and batch.requires_grad
         # What inference computes ahead has no gradient.
         network = self.module if gradients else self._ready
-        run = _with_kernel if return_kernel and self.estimates_kernel else _alone
         with nullcontext() if gradients else torch.inference_mode(), self.autocast():
             return restore_in_tiles(batch, partial(run, network))
 
@@ -143,8 +148,11 @@ def _alone(network: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor | None]:
     return network(batch.contiguous(memory_format=torch.channels_last)).float(), None
 
 
-def _with_kernel(network: nn.Module, batch: Tensor) -> tuple[Tensor, Tensor | None]:
-    restored, estimate = network(batch.contiguous(memory_format=torch.channels_last), return_kernel=True)
+def _with_kernel(
+    network: nn.Module, batch: Tensor, **options: Callable[[Tensor], Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    laid_out = batch.contiguous(memory_format=torch.channels_last)
+    restored, estimate = network(laid_out, return_kernel=True, **options)
     return restored.float(), estimate.float()
 
 
@@ -153,6 +161,14 @@ class Fast(NetworkRestorer):
 
     name = "fast"
     estimates_kernel = True
+
+    def _restore_blurred(
+        self, batch: Tensor, kernels: Tensor | None, return_kernel: bool, sharp_below: float
+    ) -> tuple[Tensor, Tensor | None]:
+        # A tile without structure looks sharp in a blurred picture.
+        if max(batch.shape[-2:]) > TILE:
+            return self._restore(batch, kernels, return_kernel)
+        return self._run(batch, partial(_with_kernel, settled=lambda k: kernel_spread(k) <= sharp_below))
 
 
 class Plain(NetworkRestorer):

@@ -12,13 +12,16 @@ import pytest
 import torch
 from hypothesis import given
 from skimage import data
+from stage_support import BrightenRestorer
 
 from blurface.errors import InputError, KernelError, WeightsError
 from blurface.gate import Gate, action, kernel_spread
 from blurface.kernels.convolve import blur
 from blurface.kernels.linear import linear_psf
 from blurface.restorers import create_restorer
+from blurface.restorers.network import NetworkRestorer
 from blurface.stage import DeblurStage
+from blurface.tiles import TILE
 from blurface.weights import list_models
 
 
@@ -78,10 +81,18 @@ def test_impossible_thresholds(low: float, high: float) -> None:
         Gate(low, high)
 
 
+@pytest.mark.parametrize("early", [-0.1, 1.1, math.nan, math.inf])
+def test_impossible_early_threshold(early: float) -> None:
+    with pytest.raises(InputError, match="early <= low"):
+        Gate(1, 2, early)
+
+
 def test_thresholds_come_from_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert Gate.from_card({}) is None
     assert Gate.from_card({"gate": {"low": 0.5, "high": 1}}) == Gate(0.5, 1)
+    assert Gate.from_card({"gate": {"low": 0.5, "high": 1, "early": 0.25}}) == Gate(0.5, 1, 0.25)
     bad: list[Any] = [1, {}, {"low": 1}, {"low": "x", "high": 2}, {"low": 2, "high": 1}]
+    bad += [{"low": 1, "high": 2, "early": 1.5}, {"low": 1, "high": 2, "early": "x"}]
     for entry in bad:
         with pytest.raises(WeightsError, match="malformed"):
             Gate.from_card({"gate": entry})
@@ -100,8 +111,6 @@ def test_thresholds_come_from_the_card(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_gated_restorer_is_what_the_stage_does(monkeypatch: pytest.MonkeyPatch) -> None:
     """The restorer for the tables and the stage for users give the same pictures."""
-    from stage_support import BrightenRestorer
-
     from blurface.restorers import restorers
     from blurface.restorers.gated import Gated
 
@@ -113,9 +122,10 @@ def test_gated_restorer_is_what_the_stage_does(monkeypatch: pytest.MonkeyPatch) 
     expected = DeblurStage(BrightenRestorer(), gate=Gate(0.5, 2))(x)
     assert torch.equal(gated.restore(x), expected)  # type: ignore[arg-type]
     assert gated.restore(x, return_kernel=True)[1].shape == (6, 9, 9)
-    assert gated.fingerprint()["options"] == {"low": 0.5, "high": 2}
-    with pytest.raises(InputError, match="Only one"):
-        Gated("brighten", low=1)
+    assert gated.fingerprint()["options"] == {"low": 0.5, "high": 2, "early": None}
+    for incomplete in ({"low": 1.0}, {"early": 1.0}):
+        with pytest.raises(InputError, match="not both"):
+            Gated("brighten", **incomplete)
     with pytest.raises(InputError, match="No gate"):
         Gated("brighten")
 
@@ -142,3 +152,74 @@ def test_the_packaged_network_behind_its_gate_says_what_it_did() -> None:
     error = (restored - sharp).square().mean((1, 2, 3)), (faces - sharp).square().mean((1, 2, 3))
     assert error[0][1] < 0.7 * error[1][1]
     torch.testing.assert_close(create_restorer("gated:fast").restore(faces), restored, atol=1e-6, rtol=0)
+
+
+class TwoLooks(BrightenRestorer):
+    """Its early estimate is the later one, two pixels longer; counts what it restores in full."""
+
+    def _restore_blurred(
+        self, batch: torch.Tensor, kernels: torch.Tensor | None, return_kernel: bool, sharp_below: float
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        found = self.module(batch, return_kernel=True)[1]
+        first = torch.nn.functional.max_pool2d(found, (1, 3), 1, (0, 1))
+        stays = kernel_spread(first) > sharp_below
+        restored, found = batch.clone(), first / first.sum((1, 2), keepdim=True)
+        if stays.any():
+            full = self._restore(batch[stays], kernels, return_kernel)
+            restored[stays], found[stays] = full[0], full[1]  # type: ignore[assignment]
+        return restored, found
+
+
+def test_what_the_first_estimate_settles_is_not_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Early passing saves the work, and the tables' gate decides as the stage from full restorations."""
+    from blurface.restorers import restorers
+    from blurface.restorers.gated import Gated
+
+    monkeypatch.setattr(restorers, "_entries", dict(restorers._entries))
+    restorers.register("brighten", TwoLooks)
+    # Lines of 1, 3, 5 and 7 pixels, by the first look of 3, 5, 7 and 9.
+    x = torch.tensor([0.1, 0.3, 0.5, 0.7])[:, None, None, None].expand(-1, 3, 8, 8).contiguous()
+    three, five, seven = (math.sqrt((length**2 - 1) / 12) for length in (3, 5, 7))
+    gate = Gate(low=five, high=seven, early=three)
+    restorer = TwoLooks()
+    restored, info = DeblurStage(restorer, gate=gate)(x, return_info=True)
+    assert [d.action for d in info] == ["pass", "pass", "pass", "restore"]
+    assert [d.score for d in info] == pytest.approx([three, three, five, seven], abs=1e-6)
+    assert restorer.shapes == [(3, 3, 8, 8)]  # all but the first
+    gated = Gated("brighten", low=five, high=seven, early=three)
+    inner, kernels = gated.inner.restore(x, return_kernel=True)
+    assert isinstance(inner, torch.Tensor)
+    for found in (gated.restore(x), gated.mix(x, inner, kernel_spread(kernels))):
+        assert torch.equal(found, restored)  # type: ignore[arg-type]
+    # What the first look alone would let pass, passes.
+    loose = Gated("brighten", low=three, high=three, early=three)
+    monkeypatch.setattr(loose.inner, "_restore_blurred", lambda batch, *rest: (batch, torch.ones(4, 1, 1)))
+    assert torch.equal(loose.mix(x, inner, torch.full((4,), 5.0)), x)
+
+
+@pytest.mark.skipif("fast" not in list_models(), reason="the package holds no weights of 'fast'")
+def test_the_packaged_network_stops_at_a_sharp_face() -> None:
+    """One loop less than none is run for it, alone and in a batch; a large picture is never settled early."""
+    sharp = torch.from_numpy(data.astronaut()[60:172, 172:268].copy()).permute(2, 0, 1)[None] / 255
+    blurry = blur(sharp, torch.from_numpy(linear_psf(17, 30)), border="replicate")
+    restorer = create_restorer("fast")
+    assert isinstance(restorer, NetworkRestorer)
+    batches: list[int] = []
+    ready: Any = restorer._ready
+    ready.loop.register_forward_hook(lambda module, taken, made: batches.append(len(taken[0])))
+    gate = Gate(low=2, high=3, early=2)
+    stage = DeblurStage(restorer, gate=gate)
+    assert torch.equal(stage(sharp), sharp)
+    assert batches == []
+    both, kernels = stage(torch.cat([sharp, blurry, sharp]), return_kernel=True)
+    assert batches == [1]
+    assert torch.equal(both[[0, 2]], sharp.expand(2, -1, -1, -1))
+    alone, kernel = restorer.restore(blurry, return_kernel=True)
+    torch.testing.assert_close(both[1:2], alone, atol=1e-5, rtol=0)
+    torch.testing.assert_close(kernels[1:2], kernel, atol=1e-5, rtol=0)
+    first = restorer.restore(sharp, return_kernel=True, sharp_below=math.inf)[1]
+    torch.testing.assert_close(kernels[0], first[0], atol=1e-5, rtol=0)
+    batches.clear()
+    wide = torch.nn.functional.pad(sharp, (0, TILE + 8 - 96, 0, 0), mode="replicate")
+    stage(wide)
+    assert batches

@@ -280,6 +280,35 @@ def test_stages_start_from_shared_weights_and_then_differ() -> None:
             FastNet(**sizes, stages=wrong).load_state_dict(state)
 
 
+@pytest.mark.parametrize("size", [(112, 96), (37, 50)])
+def test_settled_pictures_save_the_loops_and_change_no_other(size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network = FastNet(loops=2, stages=2, centring=1.0, reblurred=1).eval()
+    draw_convolutions(network, 0.05)
+    x = faces_like(4, *size).requires_grad_()
+    whole, kernels = network(x, return_kernel=True)
+    seen: list[Tensor] = []
+
+    def settled(first: Tensor) -> Tensor:
+        seen.append(first)
+        return torch.tensor([True, False, True, False])
+
+    restored, found = network(x, True, settled)
+    torch.testing.assert_close(restored[1::2], whole[1::2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(found[1::2], kernels[1::2], atol=1e-5, rtol=0)
+    assert torch.equal(restored[::2], x[::2])
+    assert torch.equal(found[::2], seen[0][::2])
+    torch.testing.assert_close(seen[0].sum((1, 2)), torch.ones(4))
+    assert not torch.allclose(seen[0][1], kernels[1], atol=1e-3)
+    gradient = torch.autograd.grad(restored[::2].sum(), x)[0]
+    assert torch.equal(gradient[::2], torch.ones_like(x[::2]))
+    assert gradient[1::2].abs().max() == 0
+    torch.testing.assert_close(network(x, False, settled), restored)
+    for every, expected in ((True, x), (False, whole)):
+        alike = torch.full((4,), every)
+        torch.testing.assert_close(network(x, False, lambda _, alike=alike: alike), expected)
+
+
 def test_added_kernel_blocks_change_nothing_at_first_and_learn() -> None:
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"width": 8, "deep": 8, "kernel_width": 8, "kernel_deep": 8}

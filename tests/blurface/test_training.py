@@ -721,7 +721,7 @@ def test_folder_tar_and_recordio_hold_the_same_faces(tmp_path: Path) -> None:
 
 
 def test_a_record_that_holds_the_magic_word_comes_in_parts(tmp_path: Path) -> None:
-    """As dmlc-core writes it: cut where the word stands; 1 marks the first part, 3 the last, 2 those between."""
+    """As dmlc-core writes it: cut where the word stands; 1 marks the first part, 3 the last, 2 others."""
     magic = struct.pack("<I", 0xCED7230A)
     buffer = io.BytesIO()
     Image.fromarray(picture(0)).save(buffer, "PNG")

@@ -1,4 +1,4 @@
-"""``log.csv`` of a run: a row for every validation."""
+"""``log.csv`` of a run: a row for every validation; loss and its terms are those of the step before it."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ import csv
 from pathlib import Path
 
 from ..files import replacing
+from .losses import TERMS
 
 LOG_COLUMNS = (
     *("step", "faces", "seconds", "rate", "loss"),
     *("psnr", "blurry_psnr", "psnr_true_kernel", "sharp_psnr"),
     *("cosine", "blurry_cosine", "kernel_cosine"),
+    *(f"loss_{term}" for term in TERMS),
 )
 
 
@@ -25,13 +27,17 @@ def append_row(path: Path, row: dict[str, float]) -> None:
 
 
 def drop_after(path: Path, step: int) -> None:
-    """Drop what a killed run logged after the step from which this one goes on: nothing twice."""
+    """Drop what a killed run logged after the step from which this one goes on: nothing twice.
+
+    The columns become those of :data:`LOG_COLUMNS`, whatever version began the file.
+    """
     if not path.exists():
         return
     with open(path, newline="") as file:
-        rows = list(csv.DictReader(file))
+        reader = csv.DictReader(file)
+        rows, columns = list(reader), reader.fieldnames
     kept = [row for row in rows if (row["step"] or "").isdigit() and int(row["step"]) <= step]
-    if len(kept) == len(rows):
+    if len(kept) == len(rows) and columns == list(LOG_COLUMNS):
         return
     with replacing(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, LOG_COLUMNS, restval="", extrasaction="ignore")

@@ -29,7 +29,7 @@ from ..weights import bf16_is_fast, load_model, model_path, not_finite, save_mod
 from .config import TrainConfig, as_dict
 from .distributed import Group
 from .log import append_row, drop_after
-from .losses import Embed, restoration_loss
+from .losses import Embed, restoration_terms
 from .optim import make_optimisers, state_dicts
 from .pack import FACE, Faces
 from .pairs import GROUP, Batch, PairStream, make_pairs, part_of
@@ -156,6 +156,7 @@ class Trainer:
         self.best = -np.inf
         self.stale = 0
         self.init: str | dict[str, str] | None = None
+        self.terms: dict[str, Tensor] = {}
         self._stop = False
 
     def _validation_pairs(self) -> list[Batch]:
@@ -204,7 +205,7 @@ class Trainer:
         if self.embed is not None and weight > 0:
             with torch.no_grad():
                 target = functional.normalize(self._embed_cheaply(batch.sharp[chosen]), dim=1)
-        loss = restoration_loss(
+        terms = restoration_terms(
             estimate,
             batch.sharp,
             batch.kernels,
@@ -215,6 +216,8 @@ class Trainer:
             facial_faces=chosen,
             taught=self._taught(blurry),
         )
+        loss = torch.stack(list(terms.values())).sum()
+        self.terms = {name: term.detach() for name, term in terms.items()}
         value = self.group.mean(float(loss.detach()))
         if not np.isfinite(value):
             raise BlurfaceError(
@@ -525,6 +528,7 @@ class Trainer:
                        "rate": self.rate(), "loss": loss}  # fmt: skip
                 last = self.step == schedule.steps
                 if self.step % config.validate_every == 0 or last:
+                    row |= {f"loss_{name}": self.group.mean(float(term)) for name, term in self.terms.items()}
                     row |= self.validate()
                     if not self.group.rank:
                         append_row(self.out / "log.csv", row)

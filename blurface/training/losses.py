@@ -112,7 +112,11 @@ class LossWeights:
     distilled: float = 0.0
 
 
-def restoration_loss(
+TERMS = ("pixel", "intermediate", "deconvolved", "kernel", "tv", "distilled", "facial")
+"""Names of the terms of the loss."""
+
+
+def restoration_terms(
     estimate: Estimate,
     sharp: Tensor,
     kernels: Tensor,
@@ -123,8 +127,8 @@ def restoration_loss(
     facial_target: Tensor | None = None,
     facial_faces: NDArray[np.int64] | None = None,
     taught: Tensor | None = None,
-) -> Tensor:
-    """Sum of all terms (eq. 8 and the network's own).
+) -> dict[str, Tensor]:
+    """The terms that are in use (eq. 8 and the network's own), weighted: the loss is their sum.
 
     Parameters
     ----------
@@ -145,22 +149,22 @@ def restoration_loss(
         (N, 3, H, W): what the teacher network made of the blurry faces.
     """
     pixel = charbonnier if weights.pixel == "charbonnier" else l2
-    terms = [pixel(estimate.images[-1], sharp)]
+    terms = {"pixel": pixel(estimate.images[-1], sharp)}
     if len(estimate.images) > 1:
         earlier = torch.stack([pixel(image, sharp) for image in estimate.images[:-1]]).sum()
-        terms.append(weights.intermediate * earlier)
+        terms["intermediate"] = weights.intermediate * earlier
     if estimate.deconvolved:
-        terms.append(weights.deconvolved * pixel(estimate.deconvolved[-1][:, :3], sharp))
+        terms["deconvolved"] = weights.deconvolved * pixel(estimate.deconvolved[-1][:, :3], sharp)
     if estimate.logits:
         target = smooth_kernels(kernels, weights.kernel_sigma)
         entropy = [kernel_cross_entropy(logits, target) for logits in estimate.logits]
-        terms.append(weights.kernel * (entropy[-1] + 0.5 * sum(entropy[:-1], torch.zeros(()))))
+        terms["kernel"] = weights.kernel * (entropy[-1] + 0.5 * sum(entropy[:-1], torch.zeros(())))
     if weights.tv:
-        terms.append(weights.tv * total_variation(estimate.images[-1]))
+        terms["tv"] = weights.tv * total_variation(estimate.images[-1])
     if taught is not None and weights.distilled:
-        terms.append(weights.distilled * pixel(estimate.images[-1], taught))
+        terms["distilled"] = weights.distilled * pixel(estimate.images[-1], taught)
     if embed is not None and facial_target is not None and facial_weight * weights.facial > 0:
         part = estimate.images[-1] if facial_faces is None else estimate.images[-1][facial_faces]
         distance = facial(part, facial_target, embed, weights.facial_power)
-        terms.append(facial_weight * weights.facial * distance)
-    return torch.stack(terms).sum()
+        terms["facial"] = facial_weight * weights.facial * distance
+    return terms

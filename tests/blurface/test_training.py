@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import os
 import socket
@@ -33,6 +34,7 @@ from blurface.training import losses
 from blurface.training.config import Schedule, TrainConfig, interpolate, read_config
 from blurface.training.distributed import Group
 from blurface.training.facial import frozen_embedder
+from blurface.training.log import append_row, drop_after
 from blurface.training.loop import Trainer, central_face, split_by_identity
 from blurface.training.losses import LossWeights
 from blurface.training.optim import Muon, orthogonalise
@@ -124,7 +126,7 @@ def test_restoration_loss_adds_its_terms() -> None:
     none = {"pixel": "l2", "intermediate": 0, "deconvolved": 0, "kernel": 0, "kernel_sigma": 0}
 
     def total(**changes: Any) -> float:
-        loss = losses.restoration_loss(
+        terms = losses.restoration_terms(
             estimate,
             sharp,
             kernels,
@@ -134,7 +136,10 @@ def test_restoration_loss_adds_its_terms() -> None:
             facial_target=torch.zeros(2, 192),
             taught=sharp + 0.04,
         )
-        return float(loss)
+        used = {name for name, weight in changes.items() if weight}
+        assert set(terms) - {"intermediate", "deconvolved", "kernel"} - used == {"pixel"}
+        assert set(terms) <= set(losses.TERMS)
+        return float(sum(terms.values()))
 
     terms = {
         "intermediate": (0.3, 0.3e-2),
@@ -365,7 +370,21 @@ def test_killed_run_resumes_exactly(tmp_path: Path) -> None:
     rows = list(whole.run())
     assert [r["step"] for r in rows] == [1, 2, 3, 4, 5, 6]
     assert (tmp_path / "whole" / "small.safetensors").exists()
-    assert len((tmp_path / "whole" / "log.csv").read_text().splitlines()) == 3
+    log = tmp_path / "whole" / "log.csv"
+    with open(log, newline="") as file:
+        logged = list(csv.DictReader(file))
+    assert len(logged) == 2
+    for row in logged:
+        terms = [float(row[f"loss_{term}"] or 0) for term in losses.TERMS]
+        assert sum(terms) == pytest.approx(float(row["loss"]), abs=1e-4)
+    # A log of fewer columns, begun by an earlier version, goes on with all of them.
+    log.write_text("step,loss\n3,0.5\n6,0.25\n")
+    drop_after(log, 4)
+    append_row(log, logged[1])
+    with open(log, newline="") as file:
+        mended = list(csv.DictReader(file))
+    assert [(row["step"], row["loss"]) for row in mended] == [("3", "0.5"), ("6", logged[1]["loss"])]
+    assert mended[1] == logged[1]
 
     first = Trainer(config, faces, tmp_path / "part")
     for row in first.run():
@@ -552,6 +571,7 @@ import torch
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from test_training import small_config, some_faces
+from blurface.training.log import append_row, drop_after
 from blurface.training.loop import Trainer
 torch.set_num_threads(1)
 config = small_config(schedule={"steps": 2, "batch_size": 16})

@@ -26,7 +26,7 @@ from verification import scoring, statistics
 from . import quality
 from .record import LOCAL, Places, hide
 from .runner import CONTROL, SHARP, Evaluation
-from .tables import Table
+from .tables import FORMS, Table
 
 MEAN = "mean"
 """Name of the column over all kernels of a run (without ``sharp``)."""
@@ -513,6 +513,8 @@ def write(
 ) -> list[Path]:
     """Write ``results.csv``, ``results.json``, ``scores/``, ``tables/`` and ``run.json``, each atomically.
 
+    Scores and tables that an earlier run left in the folder go: they would pass for this one's.
+
     Parameters
     ----------
     summary : Summary
@@ -530,6 +532,8 @@ def write(
         write_atomic(folder / name, content)
         written.append(folder / name)
 
+    # Until all is there again the folder is no finished run's.
+    (folder / "run.json").unlink(missing_ok=True)
     about = hide(summary.about, known)
     rows = [dataclasses.replace(row, kernel_set=hide(row.kernel_set, known)) for row in summary.rows]
     shown = dataclasses.replace(summary, rows=rows, about=about)
@@ -543,9 +547,18 @@ def write(
         plain = dataclasses.replace(table, title=hide(table.title, known), notes=hide(table.notes, known))
         written += plain.write(folder / "tables")
     put(LOCAL, json.dumps(known, indent=1) + "\n")
+    for old in {*folder.glob("scores/*.parquet"), *_tables_in(folder / "tables")} - set(written):
+        old.unlink()
     # Last: where it is there, the rest is complete.
     put("run.json", json.dumps({**hide(dict(record), known), "about": about}, indent=2, default=str) + "\n")
     return written
+
+
+def _tables_in(folder: Path) -> set[Path]:
+    """Files of tables: those that are there in all of a table's forms."""
+    forms = [folder.glob(f"*{suffix}") for suffix in FORMS]
+    names = set.intersection(*({path.stem for path in paths} for paths in forms))
+    return {folder / f"{name}{suffix}" for name in names for suffix in FORMS}
 
 
 def results_csv(rows: Iterable[Row]) -> str:

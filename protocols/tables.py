@@ -82,6 +82,10 @@ class Column:
         return text[1:] if text.startswith("-") and not text.strip("-0.") else text
 
 
+FORMS = (".md", ".tex", ".csv")
+"""Suffixes of the files in which a table is written."""
+
+
 @dataclass
 class Table:
     """A table of values.
@@ -212,7 +216,7 @@ class Table:
     def write(self, folder: Path) -> list[Path]:
         """Write ``<name>.md``, ``.tex`` and ``.csv`` into ``folder``, each atomically."""
         written = []
-        for suffix, content in ((".md", self.markdown()), (".tex", self.latex()), (".csv", self.csv())):
+        for suffix, content in zip(FORMS, (self.markdown(), self.latex(), self.csv()), strict=True):
             path = folder / f"{self.name}{suffix}"
             write_atomic(path, content)
             written.append(path)

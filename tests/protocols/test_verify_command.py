@@ -156,11 +156,24 @@ def test_records_say_what_was_run(finished: Path) -> None:
 def test_second_run_computes_nothing_and_writes_the_same(
     data: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Where an earlier run of another verifier was, nothing of it stays but what is the reader's own."""
+    out = tmp_path / "out"
+    for name in (
+        "scores/old.parquet",
+        "tables/old.md",
+        "tables/old.tex",
+        "tables/old.csv",
+        "tables/notes.md",
+    ):
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (out / name).write_text("from before")
     monkeypatch.setenv("BLURFACE_CACHE", str(finished / "cache"))
-    result = _run(*_arguments(data, tmp_path / "out", "--restorer", "wiener", "--jobs", "1"))
+    result = _run(*_arguments(data, out, "--restorer", "wiener", "--jobs", "1"))
     assert result.exit_code == 0, result.output
     assert "0 cells computed" in result.output
-    assert _contents(tmp_path / "out") == _contents(finished / "out")
+    assert (out / "tables" / "notes.md").read_text() == "from before"
+    (out / "tables" / "notes.md").unlink()
+    assert _contents(out) == _contents(finished / "out")
 
 
 def test_killed_run_resumes_to_the_same_bytes(data: Path, finished: Path, tmp_path: Path) -> None:

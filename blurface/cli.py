@@ -63,6 +63,9 @@ class LazyGroup(click.Group):
                 raise
             click.echo(f"blurface: {error}", err=True)
             ctx.exit(error.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Stopped.", err=True)
+            ctx.exit(130)
         except BrokenPipeError:
             # The reader (head, less) went away: conventional and silent.
             sys.stderr.close()

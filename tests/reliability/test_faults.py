@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from reliability_support import (
     contents,
@@ -30,6 +31,7 @@ from reliability_support import (
 from runner_support import draw_crops
 
 from blurface import assets
+from blurface.cli import main
 from blurface.errors import BlurfaceError
 from blurface.images import read_rgb
 from blurface.training.config import Schedule, TrainConfig
@@ -334,6 +336,21 @@ def test_two_verifications_in_one_cache_and_folder(tmp_path: Path, monkeypatch: 
     both(work)
     work("alone")
     assert results(tmp_path / "both" / "out") == results(tmp_path / "alone" / "out")
+
+
+@pytest.mark.parametrize("where", ["blurface.kernels.create_kernel_set", "importlib.import_module"])
+def test_an_interrupt_ends_by_130_and_a_word_wherever_it_comes(
+    monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """In the work, and while the command's module is still being imported."""
+    import protocols.commands.listings  # noqa: F401 (imported before imports are cut off)
+
+    def interrupted(*arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(where, interrupted)
+    done = CliRunner().invoke(main, ["kernels"])
+    assert (done.exit_code, done.stdout, done.stderr) == (130, "", "Stopped.\n")
 
 
 def test_a_second_training_in_one_folder_is_refused(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ For each, the similarity of its embedding to the reference's is measured as it c
 three blends between. The lower threshold is where sharp and blurred probes are told apart with the fewest
 mistakes (Youden's J: the share of sharp probes below it plus the share of blurred ones above). The upper is
 the highest that keeps ``--keep`` of the gain in similarity on the blurred probes and costs the sharp ones at
-most ``--tolerance`` in the mean. The early one, for the network's first estimate, is the highest by which at
-most a share of ``--mistaken`` of the blurred probes passes whose final score is above the lower threshold.
+most ``--tolerance`` in the mean. The early one, for the network's first estimate, is the highest, up to the
+lower threshold, by which at most ``--lost`` of that gain is lost.
 
 The verifier is the one of the facial loss, the faces are training faces: nothing here looks at an
 evaluation set.
@@ -81,42 +81,33 @@ def similarities(embedder: Embedder, pictures: Tensor, reference: NDArray[np.flo
     return (embedding * reference).sum(1)
 
 
-def spreads(
-    restorer: Restorer, blurry: Tensor, sharp_below: float | None = None
-) -> tuple[Tensor, NDArray[np.float64]]:
-    """Restored pictures and their scores (N,)."""
-    restored, kernels = restorer.restore(blurry, return_kernel=True, sharp_below=sharp_below)
-    assert isinstance(restored, Tensor)
-    return restored, np.asarray(kernel_spread(kernels), np.float64)
-
-
 def measure(
     restorer: Restorer, embedder: Embedder, blurry: Tensor, reference: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Scores (N,) and similarities (N, 5) at :data:`SHARES`."""
-    restored, scores = spreads(restorer, blurry)
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Scores (N,), similarities (N, 5) at :data:`SHARES`, scores by the first estimate (N,)."""
+    restored, kernels = restorer.restore(blurry, return_kernel=True)
+    assert isinstance(restored, Tensor)
+    first = restorer.restore(blurry, return_kernel=True, sharp_below=math.inf)[1]
+    scores, early = (np.asarray(kernel_spread(found), np.float64) for found in (kernels, first))
     columns = [similarities(embedder, blurry + share * (restored - blurry), reference) for share in SHARES]
-    return scores, np.stack(columns, 1)
+    return scores, np.stack(columns, 1), early
 
 
-def highest_early(low: float, scores: NDArray[np.float64], first: NDArray[np.float64], share: float) -> float:
-    """Highest threshold, of two decimals and at most ``low``, for scores by the first estimate.
-
-    Of these probes at most ``share`` may pass by it whose final score is above ``low``.
-    """
-    levels = np.arange(0, low + 0.005, 0.01).round(2)
-    mistaken = np.array([((first <= level) & (scores > low)).mean() for level in levels])
-    return float(levels[mistaken <= share][-1])
-
-
-def gained(gate: Gate, scores: NDArray[np.float64], table: NDArray[np.float64]) -> float:
-    """Mean gain in similarity behind a gate."""
+def gain_of_each(gate: Gate, scores: NDArray[np.float64], table: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Gains in similarity behind a gate (N,), the early threshold left aside."""
     weight = gate.weight(torch.from_numpy(scores)).numpy()
     at = weight * (len(SHARES) - 1)
     below = np.minimum(at.astype(int), len(SHARES) - 2)
     rows = np.arange(len(table))
     value = table[rows, below] + (at - below) * (table[rows, below + 1] - table[rows, below])
-    return float((value - table[:, 0]).mean())
+    return value - table[:, 0]
+
+
+def highest_early(low: float, gained: NDArray[np.float64], first: NDArray[np.float64], share: float) -> float:
+    """Highest threshold up to ``low``, of two decimals, that costs at most a share of what is gained."""
+    levels = np.arange(0, low + 0.005, 0.01).round(2)
+    lost = np.array([gained[first <= level].sum() for level in levels])
+    return float(levels[lost <= share * gained.sum()][-1])
 
 
 def main() -> None:
@@ -138,10 +129,10 @@ def main() -> None:
         "--keep", type=float, default=0.99, help="share of the gain to keep (default: %(default)s)"
     )
     parser.add_argument(
-        "--mistaken",
+        "--lost",
         type=float,
         default=1e-3,
-        help="share of blurred probes that may pass early against the final score (default: %(default)s)",
+        help="share of the gain that may be lost by passing early (default: %(default)s)",
     )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, help="card to write (default: beside the weights)")
@@ -157,7 +148,7 @@ def main() -> None:
     reference = embedder.embed(sharp_reference).astype(np.float64)
     reference /= np.linalg.norm(reference, axis=1, keepdims=True)
 
-    found: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {"sharp": [], "blurred": []}
+    found: dict[str, list[tuple[NDArray[np.float64], ...]]] = {"sharp": [], "blurred": []}
     conditions = [("sharp", still), ("sharp", degradation(None, 3, 0.5))]
     conditions += [("blurred", degradation(extent, 2, 0.1)) for extent in EXTENTS]
     print("condition        score 5% / median / 95%    similarity as it came / restored")
@@ -166,8 +157,8 @@ def main() -> None:
         if kind == "blurred":  # a third of the people each, others for each extent
             rows = rng.permutation(len(probe))[: max(8, len(probe) // 3)]
         blurry = make_pairs(faces, probe[rows], rng, settings, augment=False).blurry
-        scores, table = measure(restorer, embedder, blurry, reference[rows])
-        found[kind].append((scores, table))
+        scores, table, first = measure(restorer, embedder, blurry, reference[rows])
+        found[kind].append((scores, table, first))
         name = (
             f"{kind} {settings.valid_size[0]:g}-{settings.valid_size[1]:g}"
             if kind == "blurred"
@@ -179,24 +170,22 @@ def main() -> None:
             f"{table[:, 0].mean():.4f} / {table[:, -1].mean():.4f}"
         )
 
-    sharp = [np.concatenate(parts) for parts in zip(*found["sharp"])]
-    blurred = [np.concatenate(parts) for parts in zip(*found["blurred"])]
-    everything = gained(Gate(0, 0), *blurred)
+    *sharp, sharp_first = [np.concatenate(parts) for parts in zip(*found["sharp"])]
+    *blurred, first = [np.concatenate(parts) for parts in zip(*found["blurred"])]
+
+    def gained(gate: Gate, probes: list[NDArray[np.float64]]) -> float:
+        return float(gain_of_each(gate, *probes).mean())
+
+    everything = gained(Gate(0, 0), blurred)
     levels = np.unique(np.concatenate([sharp[0], blurred[0]]).round(2))
     youden = [(sharp[0] <= level).mean() + (blurred[0] > level).mean() for level in levels]
     low = float(levels[int(np.argmax(youden))])
     candidates = [Gate(low, float(high)) for high in levels if high >= low]
-    changes = np.array([gained(gate, *sharp) for gate in candidates])
-    gains = np.array([gained(gate, *blurred) for gate in candidates])
+    changes = np.array([gained(gate, sharp) for gate in candidates])
+    gains = np.array([gained(gate, blurred) for gate in candidates])
     fit = (changes >= min(-given.tolerance, changes.max())) & (gains >= given.keep * gains.max())
     best = candidates[int(np.flatnonzero(fit)[-1]) if fit.any() else int(changes.argmax())]
-    # One mistake in a thousand takes more probes than embeddings are worth.
-    both: dict[str, list[NDArray[np.float64]]] = {"sharp": [], "blurred": []}
-    for kind, settings in conditions:
-        blurry = make_pairs(faces, probe, rng, settings, augment=False).blurry
-        both[kind].append(np.stack([spreads(restorer, blurry, below)[1] for below in (None, math.inf)]))
-    final, first = np.concatenate(both["blurred"], 1)
-    early = highest_early(best.low, final, first, given.mistaken)
+    early = highest_early(best.low, gain_of_each(best, *blurred), first, given.lost)
     record = {
         "low": best.low,
         "high": best.high,
@@ -206,14 +195,14 @@ def main() -> None:
             "verifier": given.verifier,
             "people": len(probe),
             "seed": given.seed,
-            "sharp_similarity_change_ungated": round(gained(Gate(0, 0), *sharp), 5),
-            "sharp_similarity_change": round(gained(best, *sharp), 5),
+            "sharp_similarity_change_ungated": round(gained(Gate(0, 0), sharp), 5),
+            "sharp_similarity_change": round(gained(best, sharp), 5),
             "sharp_passed": round(float((sharp[0] <= best.low).mean()), 4),
-            "sharp_passed_early": round(float((np.concatenate(both["sharp"], 1)[1] <= early).mean()), 4),
+            "sharp_passed_early": round(float((sharp_first <= early).mean()), 4),
             "blurred_passed": round(float((blurred[0] <= best.low).mean()), 4),
             "blurred_passed_early": round(float((first <= early).mean()), 4),
             "blurred_gain_ungated": round(everything, 5),
-            "blurred_gain_kept": round(gained(best, *blurred) / everything, 4) if everything > 0 else None,
+            "blurred_gain_kept": round(gained(best, blurred) / everything, 4) if everything > 0 else None,
         },
     }
     print(json.dumps(record, indent=2))

@@ -1,6 +1,7 @@
 """What the gate's early threshold does: whom it lets pass, whether that is right, and what it saves.
 
-    python benchmarks/early_gate.py [--subset 600] [--out results/early-gate.csv]
+    python benchmarks/early_gate.py --out results/early-gate.csv
+    python benchmarks/early_gate.py --times results/early-gate-time.csv     # on a quiet machine
 
 Every probe of LFW's pairs, sharp and under each of Levin's kernels as ``blurface verify`` makes them. A face
 passes early if the spread of the network's first kernel estimate is at most the gate's ``early``; the rest of
@@ -8,7 +9,7 @@ the network is then not run. ``early``: how many do; ``against``: those of them 
 have blended or restored, and ``share``: the largest share of the restored picture that they would have got.
 
 Times are those of the network, not of the pictures' conversion: one face and batches of 32, in turns, with
-and without the early threshold, medians.
+and without the early threshold, medians of the milliseconds a face.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import argparse
 import math
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +31,7 @@ from torch import Tensor
 from blurface import assets
 from blurface.errors import BlurfaceError
 from blurface.files import replacing
-from blurface.gate import kernel_spread
+from blurface.gate import Gate, kernel_spread
 from blurface.kernels import Kernel, create_kernel_set
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
@@ -84,7 +86,8 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--crops", default="auto", choices=["auto", "photographs", "aligned"])
     parser.add_argument("--data-root", type=Path)
-    parser.add_argument("--out", type=Path, help="CSV file to write; the times go beside it, NAME-time.csv")
+    parser.add_argument("--out", type=Path, help="CSV file to write the counts to")
+    parser.add_argument("--times", type=Path, help="CSV file to write the times to, which alone are measured")
     given = parser.parse_args()
 
     restorer = create_restorer(given.restorer)
@@ -98,13 +101,32 @@ def main() -> None:
     faces = align_faces(protocol, margin_for(kernels), assets.cache_folder())
     probes = [image for image in protocol.pairs.probes if faces.readable([image])[0]]
 
-    def batch(images: list[str], kernel: Kernel | None) -> Tensor:
+    def batch(images: Sequence[str], kernel: Kernel | None) -> Tensor:
         window = face_window(faces, "112x96", images)
         made = blurred(window, images, kernel, Degradation(), margin=faces.margin, border="valid")
         return from_bytes(made)
 
+    if given.times is None:
+        report(count(restorer, gate, probes, kernels.kernels, batch), given.out)
+        return
+    some = np.random.default_rng(given.seed).permutation(probes)[: 2 * BATCH].tolist()
+    sharp = batch(some, None)
+    passing = spread(restorer, sharp, math.inf) <= gate.early
+    largest = max(kernels.kernels, key=lambda kernel: kernel.size)
+    report(clock(restorer, gate.early, sharp[passing][:BATCH], batch(some[:BATCH], largest)), given.times)
+
+
+def count(
+    restorer: Restorer,
+    gate: Gate,
+    probes: Sequence[str],
+    kernels: Sequence[Kernel],
+    batch: Callable[[Sequence[str], Kernel | None], Tensor],
+) -> pd.DataFrame:
+    """Who passes early, and against the final estimate, for each kernel."""
+    assert gate.early is not None
     rows = []
-    for kernel in (None, *kernels.kernels):
+    for kernel in (None, *kernels):
         name = "sharp" if kernel is None else kernel.name
         early, weights = 0, [torch.zeros(1)]
         for start in track(range(0, len(probes), BATCH), name, transient=True):
@@ -118,21 +140,15 @@ def main() -> None:
         rows.append(
             {"kernel": name, "probes": len(probes), "early": early, "against": against, "share": share}
         )
-        print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
-    rng = np.random.default_rng(given.seed)
-    some = [probes[index] for index in rng.permutation(len(probes))]
-    sharp = torch.cat([batch(some[start : start + BATCH], None) for start in (0, BATCH)])
-    passing = spread(restorer, sharp, math.inf) <= gate.early
-    blurry = batch(some[:BATCH], kernels.kernels[3])
-    times = clock(restorer, gate.early, sharp[passing][:BATCH], blurry)
-    print(times.to_string(index=False))
-    if given.out is not None:
-        for path, table in (
-            (given.out, pd.DataFrame(rows)),
-            (given.out.with_stem(f"{given.out.stem}-time"), times),
-        ):
-            with replacing(path) as temporary:
-                table.to_csv(temporary, index=False)
+    return pd.DataFrame(rows)
+
+
+def report(table: pd.DataFrame, path: Path | None) -> None:
+    """Print, and write where a path is given."""
+    print(table.to_string(index=False))
+    if path is not None:
+        with replacing(path) as temporary:
+            table.to_csv(temporary, index=False)
 
 
 if __name__ == "__main__":

@@ -216,8 +216,6 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
     for name in values:
         if name not in known:
             raise BlurfaceError(f"{where}: {name!r} is no setting.", f"Known: {', '.join(known)}.")
-    for name, value in values.items():
-        _check_value(where, name, str(known[name].type), value)
     missing = [
         n
         for n, f in known.items()
@@ -230,13 +228,36 @@ def _build(kind: type[Any], values: Any, where: str) -> Any:
         return tuple(plain(v) for v in value) if isinstance(value, list) else value
 
     settings = kind(**{name: plain(value) for name, value in values.items()})
+    _check(settings, where)
+    return settings
+
+
+def _check(settings: Any, where: str) -> None:
+    for setting in dataclasses.fields(settings):
+        _check_value(where, setting.name, str(setting.type), getattr(settings, setting.name))
     if isinstance(settings, Degradation):
         total = settings.linear + settings.defocus + settings.sharp
         if total > 1 + 1e-9:
             raise BlurfaceError(
                 f"{where}: linear, defocus and sharp are {total:g} together.", "They must be 1 at most."
             )
-    return settings
+
+
+def check_config(config: TrainConfig) -> None:
+    """Refuse settings that mean nothing, wherever the configuration was made.
+
+    Raises
+    ------
+    BlurfaceError
+        If a setting has another type or lies outside of its range; the message says which.
+    """
+    for name, part in (
+        ("[schedule]", config.schedule),
+        ("[loss]", config.loss),
+        ("[degradation]", config.degradation),
+        ("the configuration", config),
+    ):
+        _check(part, name)
 
 
 def read_config(path: Path, overrides: dict[str, Any] | None = None) -> TrainConfig:

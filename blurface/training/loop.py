@@ -26,7 +26,7 @@ from ..images import write_image
 from ..networks import build_network
 from ..networks.fast import Estimate, FastNet, grow_state
 from ..weights import bf16_is_fast, load_model, model_path, not_finite, save_model
-from .config import TrainConfig, as_dict
+from .config import TrainConfig, as_dict, check_config
 from .distributed import Group
 from .log import append_row, drop_after
 from .losses import Embed, restoration_terms
@@ -107,7 +107,7 @@ class Trainer:
     InputError
         If the processes cannot share the batch equally.
     BlurfaceError
-        If no face is left for training or for validation.
+        If a setting means nothing, or no face is left for training or for validation.
     """
 
     def __init__(
@@ -118,6 +118,7 @@ class Trainer:
         embed: Embed | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
+        check_config(config)
         self.config, self.out, self.embed = config, out, embed
         self.device = torch.device(device)
         self.group = Group.join(self.device)

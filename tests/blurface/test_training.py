@@ -986,6 +986,19 @@ def test_settings_out_of_range_are_named(setting: str, value: Any, message: str,
     read_config(path, {"degradation.valid_size": [5, 43]})
     with pytest.raises(BlurfaceError, match=message):
         read_config(path, {setting: value})
+    # And where no file was read.
+    config = read_config(path)
+    section, name = setting.split(".")
+    made = replace(
+        config,
+        **{
+            section: replace(
+                getattr(config, section), **{name: tuple(value) if isinstance(value, list) else value}
+            )
+        },
+    )
+    with pytest.raises(BlurfaceError, match=message):
+        Trainer(made, some_faces(), tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -41,6 +41,10 @@ class ImageError(InputError):
     """A picture file or array that cannot be decoded or has an unusable shape or range."""
 
 
+class NoKernelError(InputError):
+    """A restorer that makes no kernel estimate was asked for one."""
+
+
 class KernelError(InputError):
     """A blur kernel that is not a square, odd, non-negative array of positive sum."""
 

@@ -118,6 +118,9 @@ def export_onnx(restorer: Restorer, path: Path) -> Parity:
     dynamic = {"image": {0: "n", 2: "h", 3: "w"}, "restored": {0: "n", 2: "h", 3: "w"}, "kernel": {0: "n"}}
     with replacing(path) as temporary:
         try:
+            # torch hides what is missing behind an error of its own
+            import onnx  # noqa: F401
+
             with warnings.catch_warnings(), torch.no_grad():
                 # The tracing exporter is announced as old, but the new one (torch 2.14) cannot
                 # translate a remainder by a symbolic size; and its warnings are about Python code

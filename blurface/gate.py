@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal
 
@@ -90,6 +91,9 @@ class Gate:
     early: float | None = None
 
     def __post_init__(self) -> None:
+        given = (self.low, self.high, *(() if self.early is None else (self.early,)))
+        if not all(isinstance(value, Real) for value in given):
+            raise InputError(f"A gate of {given} cannot be.", "Its thresholds are numbers.")
         if not (math.isfinite(self.low) and math.isfinite(self.high) and 0 <= self.low <= self.high):
             raise InputError(
                 f"A gate of low={self.low} and high={self.high} cannot be.", "It takes 0 <= low <= high."
@@ -162,7 +166,8 @@ class Gate:
         try:
             card = json.loads(path.read_text(encoding="utf-8"))
         except ValueError as error:
-            raise WeightsError(f"{path} is not JSON ({error}).", "Install blurface again.") from error
+            mend = "Mend or remove it." if name.endswith(".safetensors") else "Install blurface again."
+            raise WeightsError(f"{path} is not JSON ({error}).", mend) from error
         return cls.from_card(card if isinstance(card, dict) else {}, str(path))
 
 

@@ -80,6 +80,7 @@ class _Hook:
         self.argument = argument
         self.on_info = on_info
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # minutes of compiling for nothing
     def __call__(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -33,7 +34,7 @@ class DeblurTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
         largest value of the training data; later values beyond them are clipped.
     channel_order : {"rgb", "bgr"}
     gate : bool
-        Leave sharp pictures as they are.
+        Leave sharp pictures as they are. A stage that is given keeps the gate that it has, or loses it.
     device, backend : str
         See :meth:`DeblurStage.from_pretrained`.
 
@@ -42,7 +43,7 @@ class DeblurTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
     stage_ : DeblurStage
     value_range_ : (black, white) or None
     n_features_in_ : int
-        Where ``X`` is two-dimensional.
+        Values in a picture.
 
     Examples
     --------
@@ -148,7 +149,9 @@ class DeblurTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
             array: NDArray[Any] = np.asarray(X)
             if array.ndim > 4:
                 raise InputError(f"X has {array.ndim} dimensions.", "Pass (N, H, W) or (N, H, W, C).")
-            return array
+            if reset:
+                self.n_features_in_ = math.prod(array.shape[1:])
+            return array if array.dtype in kept else array.astype(np.float64)
         dtype = [given, *kept] if given in kept else kept
         array = validate_data(self, X, reset=reset, dtype=dtype)
         self._shape(array.shape[1])

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from .errors import BlurfaceError, ImageError, InputError
+from .errors import BlurfaceError, ImageError, InputError, NoKernelError
 from .gate import Action, Gate, action, kernel_spread
 from .packets import ChannelOrder, ValueRange, unpack
 from .restorers import create_restorer
@@ -49,7 +49,9 @@ class Decision:
 class DeblurStage:
     """Restore blurred faces in front of a recogniser.
 
-    The stage holds no state that a call changes: one may serve many threads.
+    The stage holds no state that a call changes: one may serve many threads. A process that was forked
+    from one in which a stage has computed has no such threads and waits for ever: build the stage in it, or
+    start it by "spawn" (``DataLoader(multiprocessing_context="spawn")``).
 
     Parameters
     ----------
@@ -77,6 +79,10 @@ class DeblurStage:
         differentiable: bool = False,
         batch_size: int | None = None,
     ) -> None:
+        if not isinstance(restorer, Restorer):
+            raise InputError(
+                f"restorer is {restorer!r}.", "Use a restorer, or DeblurStage.from_pretrained(name)."
+            )
         if not restorer.blind:
             raise InputError(
                 f"{restorer.name!r} needs the true kernel, which a stage does not have.",
@@ -86,6 +92,9 @@ class DeblurStage:
             raise InputError(f"batch_size is {batch_size!r}.", "It must be a whole number from 1.")
         if not isinstance(gate, Gate | None):
             raise InputError(f"gate is {gate!r}.", "Use blurface.gate.Gate(low, high), or None.")
+        if isinstance(restorer, Gated):
+            # The stage passes sharp pictures through itself, and says so.
+            gate, restorer = gate or restorer.gate, restorer.inner
         self.restorer = restorer
         self.gate = gate
         self.differentiable = differentiable
@@ -137,7 +146,8 @@ class DeblurStage:
 
         resolved = resolve_device(device)
         if backend == "auto":
-            backend = best_backend(name) if resolved.type == "cpu" and not differentiable else "torch"
+            own = resolved.type != "cpu" or differentiable or options.get("precision") in ("bfloat16", "bf16")
+            backend = "torch" if own else "openvino" if "static" in options else best_backend(name)
         if backend == "torch":
             restorer = create_restorer(name, device=resolved, **options)
         elif device == "auto" or resolved.type == "cpu":
@@ -149,7 +159,7 @@ class DeblurStage:
         if not isinstance(gate, bool | Gate):
             raise InputError(f"gate is {gate!r}.", "Use True, False or blurface.gate.Gate(low, high).")
         chosen = gate if isinstance(gate, Gate) else restorer.calibrated_gate() if gate else None
-        # The stage passes sharp pictures through itself, and says so.
+        # Without a gate, where none is wanted.
         inner = restorer.inner if isinstance(restorer, Gated) else restorer
         return cls(inner, gate=chosen, differentiable=differentiable, batch_size=batch_size)
 
@@ -192,8 +202,14 @@ class DeblurStage:
             If a picture has an unusable kind, shape, dtype or range, is not finite, or does not
             fit in memory.
         InputError
-            If the restorer makes no kernel estimate and a kernel or the gate asks for one.
+            If the restorer makes no kernel estimate and a kernel or the gate asks for one, or the call is
+            traced (``torch.jit.trace``, ``torch.onnx.export(dynamo=False)``).
         """
+        if torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+            raise InputError(
+                "A stage decides face by face, which a trace cannot record.",
+                "Detach it, trace the recogniser alone, and call stage(x) before it.",
+            )
         packet = unpack(x, value_range=value_range, channel_order=channel_order)
         decisions: list[Decision | None] = [None] * len(packet)
         kernels: list[Tensor | None] = [None] * len(packet)
@@ -230,7 +246,7 @@ class DeblurStage:
             try:
                 early = None if self.gate is None else self.gate.early
                 both = self.restorer.restore(batch, return_kernel=True, sharp_below=early)
-            except InputError as error:
+            except NoKernelError as error:
                 if return_kernel:
                     raise
                 raise InputError(

@@ -11,7 +11,9 @@ _LOCK = threading.Lock()
 _inside = 0
 _before = 1
 _limit: Any = None
-"""How many are inside, PyTorch's number before the first came, and the limit on the linear algebra."""
+_own = threading.local()
+"""How many are inside, PyTorch's number before the first came, the limit on the linear algebra, how deep
+each thread is."""
 
 
 @contextlib.contextmanager
@@ -30,11 +32,15 @@ def one_thread() -> Iterator[None]:
         if not _inside:
             _before, _limit = torch.get_num_threads(), threadpool_limits(1)
         _inside += 1
+    depth = getattr(_own, "depth", 0)
+    _own.depth = depth + 1
     torch.set_num_threads(1)
     try:
         yield
     finally:
-        torch.set_num_threads(_before)
+        _own.depth = depth
+        if not depth:
+            torch.set_num_threads(_before)
         with _LOCK:
             _inside -= 1
             if not _inside:

@@ -147,7 +147,7 @@ def load_model(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
         state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
     try:
         note = json.loads(metadata.get("note", "{}"))
-        network = build_network(metadata["network"], **json.loads(metadata.get("options", "{}")))
+        network = build_network(metadata["network"], **json.loads(metadata.get("options", "{}"))).float()
         network.load_state_dict({key: value.float() for key, value in state.items()})
         if spoilt := not_finite(state):
             raise WeightsError(f"{path}: {spoilt} holds NaN or infinite weights.", "Train it again.")

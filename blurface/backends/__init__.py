@@ -19,10 +19,10 @@ _FASTEST_IN_TORCH = frozenset({"deepdeblur"})
 
 
 def best_backend(name: str = "fast") -> str:
-    """The backend that ``"auto"`` stands for: ONNX Runtime, OpenVINO, PyTorch, whichever is installed.
+    """The backend that ``"auto"`` stands for: ONNX Runtime where it is installed, else PyTorch.
 
-    In this order of speed with float32 and dynamic shapes (docs/speed.md). Where the CPU computes
-    bfloat16 natively, PyTorch uses it and is taken.
+    In float32 with dynamic shapes that is the order of speed (docs/speed.md). Where the CPU computes
+    bfloat16 natively, PyTorch uses it and is taken; also without ``onnx``, which exports.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def best_backend(name: str = "fast") -> str:
 
     if bf16_is_fast() or name in _FASTEST_IN_TORCH or name not in NETWORKS:
         return "torch"
-    return next((name for name in ("onnxruntime", "openvino") if find_spec(name)), "torch")
+    return "onnxruntime" if all(map(find_spec, ("onnxruntime", "onnx"))) else "torch"
 
 
 def load_backend(

@@ -440,8 +440,8 @@ class _Problem:
         grey = (y * luma).sum(1, keepdim=True)
         every = _continue(torch.cat([y, grey], 1) - 0.5, self.size)
         self.blurry, self.grey = forward_transform(every, self.size, matrix=matrix).split((3, 1))
-        # In a recorded graph the size is a value of the graph: nothing can be kept.
-        make = _constants if matrix else _kept_constants
+        # In a recorded graph the size is a value of the graph, and the tensors are none: nothing can be kept.
+        make = _constants if matrix or torch.compiler.is_compiling() else _kept_constants
         self.energy, self.shift = make(self.size, y.device, matrix)
         gradients = _gradients(grey)
         self.gradients = forward_transform(gradients, self.size, matrix=matrix)

@@ -79,9 +79,9 @@ def packing_serves(dtype: torch.dtype) -> bool:
     """Whether PyTorch takes ordered weights in ``dtype`` on this CPU, and computes the same with them."""
     generator = torch.Generator().manual_seed(0)
     with torch.inference_mode(False), torch.no_grad():
-        layer = nn.Conv2d(16, 24, 3, padding=1)
-        layer.weight.copy_(torch.randn(24, 16, 3, 3, generator=generator) / 12)
-        x = torch.randn(2, 16, 9, 7, generator=generator)
+        layer = nn.Conv2d(16, 24, 3, padding=1, dtype=torch.float32)
+        layer.weight.copy_(torch.randn(24, 16, 3, 3, generator=generator, dtype=torch.float32) / 12)
+        x = torch.randn(2, 16, 9, 7, generator=generator, dtype=torch.float32)
         try:
             result = PackedConvolution(layer, dtype, relu=True)(x).float()
         except (AttributeError, RuntimeError, TypeError, NotImplementedError):

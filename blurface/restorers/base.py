@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ..errors import InputError
+from ..errors import InputError, NoKernelError
 from ..fingerprints import code_and_versions
 from ..gate import Gate
 
@@ -98,8 +98,11 @@ class Restorer:
         if not return_kernel:
             return restored
         if estimate is None:
-            raise InputError(f"{self.name!r} makes no kernel estimate.", "Call it without return_kernel.")
-        return restored, estimate.to(batch.device)
+            raise NoKernelError(f"{self.name!r} makes no kernel estimate.", "Call it without return_kernel.")
+        estimate = estimate.to(batch.device)
+        if estimate.is_inference() and not torch.is_inference_mode_enabled():
+            estimate = estimate.clone()  # for use in training
+        return restored, estimate
 
     def _restore(
         self, batch: Tensor, kernels: Tensor | None, return_kernel: bool

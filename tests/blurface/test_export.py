@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import importlib
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from blurface.backends import best_backend, load_backend
 from blurface.backends.base import Array, Backend
 from blurface.cli import main
-from blurface.errors import BlurfaceError, InputError, UnknownNameError, WeightsError
+from blurface.errors import BlurfaceError, InputError, MissingDependencyError, UnknownNameError, WeightsError
 from blurface.export import check_parity, export_onnx, export_openvino
 from blurface.exported import BackendRestorer, create_backend_restorer
 from blurface.gate import Gate
@@ -285,12 +286,13 @@ def test_mistakes_are_told(exported: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("bf16", "installed", "name", "best"),
     [
-        (False, {"onnxruntime", "openvino"}, "fast", "onnxruntime"),
-        (False, {"openvino"}, "fast", "openvino"),
+        (False, {"onnxruntime", "onnx", "openvino"}, "fast", "onnxruntime"),
+        (False, {"onnxruntime", "openvino"}, "fast", "torch"),  # nothing to export with
+        (False, {"openvino"}, "fast", "torch"),
         (False, set(), "fast", "torch"),
-        (True, {"onnxruntime", "openvino"}, "fast", "torch"),
-        (False, {"onnxruntime", "openvino"}, "deepdeblur", "torch"),
-        (False, {"onnxruntime", "openvino"}, "krishnan", "torch"),
+        (True, {"onnxruntime", "onnx"}, "fast", "torch"),
+        (False, {"onnxruntime", "onnx"}, "deepdeblur", "torch"),
+        (False, {"onnxruntime", "onnx"}, "krishnan", "torch"),
     ],
 )
 def test_auto_takes_the_fastest_that_is_there(
@@ -299,6 +301,13 @@ def test_auto_takes_the_fastest_that_is_there(
     monkeypatch.setattr("blurface.weights.bf16_is_fast", lambda: bf16)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
     assert best_backend(name) == best
+
+
+def test_an_export_without_onnx_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingDependencyError, match=r"blurface\[onnx\]"):
+        export_onnx(Untrained(), tmp_path / "net.onnx")
+    assert not list(tmp_path.iterdir())
 
 
 def test_exported_file_carries_the_gate_of_its_own_weights(tmp_path: Path) -> None:

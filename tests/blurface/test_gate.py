@@ -81,6 +81,12 @@ def test_impossible_thresholds(low: float, high: float) -> None:
         Gate(low, high)
 
 
+@pytest.mark.parametrize("given", [("a", "b"), (None, 1), (1, 2, "x")])
+def test_thresholds_are_numbers(given: tuple[Any, ...]) -> None:
+    with pytest.raises(InputError, match="Its thresholds are numbers"):
+        Gate(*given)
+
+
 @pytest.mark.parametrize("early", [-0.1, 1.1, math.nan, math.inf])
 def test_impossible_early_threshold(early: float) -> None:
     with pytest.raises(InputError, match="early <= low"):
@@ -105,8 +111,11 @@ def test_thresholds_come_from_the_card(tmp_path: Path, monkeypatch: pytest.Monke
     (tmp_path / "own.json").write_text(json.dumps({"gate": {"low": 3, "high": 4}}))
     assert Gate.of_weights(str(tmp_path / "own.safetensors")) == Gate(3, 4)
     card.write_text("{")
-    with pytest.raises(WeightsError, match="not JSON"):
+    with pytest.raises(WeightsError, match=r"not JSON .* Install blurface again"):
         Gate.of_weights("mine")
+    (tmp_path / "own.json").write_text("{")
+    with pytest.raises(WeightsError, match=r"not JSON .* Mend or remove it"):
+        Gate.of_weights(str(tmp_path / "own.safetensors"))
 
 
 def test_gated_restorer_is_what_the_stage_does(monkeypatch: pytest.MonkeyPatch) -> None:

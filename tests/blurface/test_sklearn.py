@@ -62,6 +62,15 @@ def test_in_a_pipeline_with_clone_set_params_and_pickle() -> None:
     assert list(names[:2]) == ["x0", "x1"]
 
 
+def test_pictures_of_whole_numbers_and_their_names() -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 6, 5, 3))
+    transformer = brighten().set_params(value_range=(0, 255))
+    restored = transformer.fit_transform(pictures)
+    assert restored.dtype == np.float64
+    np.testing.assert_allclose(restored, (255 + pictures) / 2, atol=1e-3)
+    assert len(transformer.get_feature_names_out()) == transformer.n_features_in_ == 90
+
+
 def test_ranges() -> None:
     X = np.random.default_rng(0).random((3, 90)) * 255
     with pytest.raises(ImageError, match="255"):

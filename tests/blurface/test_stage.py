@@ -20,8 +20,10 @@ from torch import Tensor
 import blurface
 from blurface.errors import BlurfaceError, ImageError, InputError, UnknownNameError, WeightsError
 from blurface.gate import Gate
+from blurface.networks.packed import packing_serves
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
+from blurface.restorers.network import NetworkRestorer
 from blurface.stage import DeblurStage, resolve_device
 from blurface.weights import list_models, save_model
 
@@ -226,6 +228,72 @@ def test_gated_restorer_becomes_the_stages_own_gate() -> None:
     flat = np.full((112, 96, 3), 90, np.uint8)
     _, info = stage(flat, return_info=True)
     assert info[0].score is not None
+
+
+def test_a_gated_restorer_s_faces_are_told_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    from blurface.restorers import restorers
+    from blurface.restorers.gated import Gated
+
+    monkeypatch.setattr(restorers, "_entries", dict(restorers._entries))
+    restorers.register("brighten", BrightenRestorer)
+    stage = DeblurStage(Gated("brighten", low=0.5, high=2.0))
+    x = faces(0.1, 0.9)
+    restored, info = stage(x, return_info=True)
+    assert [decision.action for decision in info] == ["pass", "restore"]
+    assert torch.equal(restored[0], x[0])
+    assert DeblurStage(Gated("brighten", low=0.5, high=2.0), gate=Gate(1, 1)).gate == Gate(1, 1)
+
+
+def test_what_cannot_be_traced_says_so() -> None:
+    stage = DeblurStage(BrightenRestorer())
+    with pytest.raises(InputError, match="trace"):
+        torch.jit.trace(lambda x: stage(x), (faces(0.5),))
+    with pytest.raises(InputError, match="restorer is 'fast'"):
+        DeblurStage("fast")  # type: ignore[arg-type]
+
+
+def test_a_compiled_recogniser_leaves_its_stage_alone() -> None:
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 2, 3)).eval()
+    x = faces(0.2, 0.6)
+    blurface.attach(model, DeblurStage(BrightenRestorer()), preset="unit")
+    expected = model(x)
+    graphs = []
+
+    def count(graph: torch.fx.GraphModule, example: list[Any]) -> Any:
+        graphs.append([node.target for node in graph.graph.nodes if node.op.startswith("call")])
+        return graph.forward
+
+    found = torch.compile(model, backend=count)(x)
+    torch.testing.assert_close(found, expected)
+    assert len(graphs) == 1  # the convolution, and nothing of the stage
+    assert len(graphs[0]) == 1
+
+
+def test_an_export_of_the_network_spoils_no_later_call() -> None:
+    restorer = create_restorer("fast")
+    assert isinstance(restorer, NetworkRestorer)
+    x = torch.rand(1, 3, 56, 40, generator=torch.Generator().manual_seed(0))
+    torch.export.export(restorer.module, (x,), strict=False)
+    restored, kernel = restorer.restore(x, return_kernel=True)
+    assert isinstance(restored, Tensor)
+    assert torch.isfinite(restored).all()
+    # What inference made can take part in training.
+    weight = torch.ones(kernel.shape[1:], requires_grad=True)
+    (kernel * weight).sum().backward()
+    torch.testing.assert_close(weight.grad, kernel[0])
+
+
+def test_the_default_type_of_the_caller_changes_nothing() -> None:
+    x = torch.rand(1, 3, 32, 24, generator=torch.Generator().manual_seed(0))
+    expected = DeblurStage.from_pretrained("fast", device="cpu")(x)
+    packing_serves.cache_clear()
+    torch.set_default_dtype(torch.float64)
+    try:
+        found = DeblurStage.from_pretrained("fast", device="cpu")(x)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        packing_serves.cache_clear()
+    torch.testing.assert_close(found, expected)
 
 
 def test_weights_of_another_network_are_refused() -> None:

@@ -10,6 +10,19 @@ import torch
 from blurface.threads import one_thread
 
 
+def test_nested_it_stays_at_one_thread() -> None:
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        with one_thread():
+            with one_thread():
+                assert torch.get_num_threads() == 1
+            assert torch.get_num_threads() == 1
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+
+
 def test_threads_come_back_whoever_leaves_last() -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(3)

@@ -186,6 +186,25 @@ def pictures_of_run(
         ) from error
 
 
+def kernels_of_run(run: Run, data_root: Path | None = None) -> KernelSet:
+    """The kernels of a finished run, read again.
+
+    Raises
+    ------
+    PicturesUnavailable
+        If they cannot be read, or are not those of the run.
+    """
+    try:
+        kernels, _ = Experiment.from_record(run.record, data_root).kernels
+    except BlurfaceError as error:
+        raise PicturesUnavailable(
+            f"The kernels of the run cannot be read: {error.message}", error.hint
+        ) from error
+    if kernels.fingerprint() != run.record.get("fingerprints", {}).get("kernels"):
+        raise PicturesUnavailable(f"The kernels {kernels.name} are not those of the run.")
+    return kernels
+
+
 def check_restorer(run: Run, pictures: Pictures, name: str) -> None:
     """Whether a restorer is still the one that was measured.
 

@@ -188,6 +188,8 @@ class _Rows:
         note: str | None = None,
     ) -> None:
         low, high = (interval.low, interval.high) if interval else (math.nan, math.nan)
+        # As they are written: tables made here and from the file are alike.
+        value, low, high = (float(f"{number:.8g}") for number in (value, low, high))
         kernel_set = self._sets.get(kernel, self._joined)
         self.rows.append(Row(*self._head, restorer, kernel_set, kernel, metric, value, low, high, n, note))
 
@@ -429,6 +431,12 @@ def _mean_rows(
     def add(metric: str, value: float, interval: Any = None, n: int = count, note: str | None = None) -> None:
         collect.add(restorer, MEAN, metric, value, interval, n, note)
 
+    def p_value(metric: str, ours: NDArray[Any], theirs: NDArray[Any]) -> float:
+        # Of one kernel the exact test that its own row has.
+        if len(kernels) == 1:
+            return single[kernels[0], metric].value
+        return statistics.clustered_mcnemar(ours, theirs)
+
     own = np.mean([decided[kernel].own.correct for kernel in kernels], axis=0)
     fixed = np.mean([decided[kernel].fixed.correct for kernel in kernels], axis=0)
     add("accuracy", mean("accuracy")[0], _accuracy_interval(own, genuine, seed))
@@ -445,9 +453,9 @@ def _mean_rows(
         return
     blurry = np.mean([control[kernel].own.correct for kernel in kernels], axis=0)
     sharp = control[SHARP].own
-    add("mcnemar_p", statistics.clustered_mcnemar(own, blurry))
+    add("mcnemar_p", p_value("mcnemar_p", own, blurry))
     carried = np.mean([control[kernel].fixed.correct for kernel in kernels], axis=0)
-    add("mcnemar_p_fixed", statistics.clustered_mcnemar(fixed, carried))
+    add("mcnemar_p_fixed", p_value("mcnemar_p_fixed", fixed, carried))
     means = (
         mean("accuracy")[0],
         float(np.mean([control[kernel].own.mean for kernel in kernels])),
@@ -532,8 +540,9 @@ def write(
         write_atomic(folder / name, content)
         written.append(folder / name)
 
-    # Until all is there again the folder is no finished run's.
-    (folder / "run.json").unlink(missing_ok=True)
+    # Until all is there again the folder is no finished run's; a page in it is an earlier one's.
+    for name in ("run.json", "report.html"):
+        (folder / name).unlink(missing_ok=True)
     about = hide(summary.about, known)
     rows = [dataclasses.replace(row, kernel_set=hide(row.kernel_set, known)) for row in summary.rows]
     shown = dataclasses.replace(summary, rows=rows, about=about)

@@ -330,7 +330,7 @@ class Artist:
 
         from protocols import figures
         from protocols.analysis import blur_extents
-        from protocols.experiments import Experiment
+        from protocols.pictures import kernels_of_run
 
         summary = run.summary
         where = f"{run.protocol}, {summary.about.get('pairs', 0):,} pairs, {verifier}"
@@ -369,7 +369,7 @@ class Artist:
         elif which == "det":
             yield "det", figures.det_curves(summary, verifier)
         elif which == "length" and len(summary.kernels) > 1:
-            kernels, _ = Experiment.from_record(run.record, self.data_root).kernels
+            kernels = kernels_of_run(run, self.data_root)
             yield (
                 "accuracy-blur",
                 figures.accuracy_against_blur(summary, verifier, blur_extents(kernels.kernels)),

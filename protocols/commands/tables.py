@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -214,7 +214,7 @@ def tables(
         }
         shown = hide(record, places(data_root))
         write_atomic(out / "tables.json", json.dumps(shown, indent=1, default=str) + "\n")
-    click.echo(f"Tables written to {out}.", err=True)
+        click.echo(f"Tables written to {out}.", err=True)
     for message in failed:
         click.echo(f"blurface: {message}", err=True)
     if failed:
@@ -373,6 +373,7 @@ class Maker:
         models: list[tuple[str, Summary, str]] = []
         costs: Costs = {}
         if self.finished:
+            self._alike("5")
             for run in self.finished:
                 options = run.summary.about.get("restorer_options", {})
                 for restorer in run.restored:
@@ -398,6 +399,7 @@ class Maker:
 
         measured: list[tuple[Condition, Summary]] = []
         if self.finished:
+            self._alike("robustness", {"noise", "jpeg", "size"})
             for run in self.finished:
                 measured.append((Condition.from_options(run.record["options"]), run.summary))
         else:
@@ -432,14 +434,38 @@ class Maker:
             if run.protocol.startswith("lfw") and "levin8" in run.record["options"].get("kernel_sets", ())
         ]
         self._need(found, table, "over levin8 on LFW")
+        for run in found:
+            if list(run.record["options"]["kernel_sets"]) != ["levin8"]:
+                raise InputError(
+                    f"Table {table} is over Levin's eight kernels alone; {run.name} has others as well.",
+                    "Run it with --kernels levin8 (what is computed is found again).",
+                )
+        self._of_one_kind(found, table)
+        return found
+
+    def _alike(self, table: str, free: Collection[str] = ()) -> None:
+        """Refuse runs of other pairs, kernels, verifiers or conditions than the first one's."""
+        what = {
+            "pairs": {str(run.record.get("fingerprints", {}).get("pairs")) for run in self.finished},
+            "kernels": {str(run.record.get("fingerprints", {}).get("kernels")) for run in self.finished},
+            "verifiers": {", ".join(run.summary.verifiers) for run in self.finished},
+        }
+        for name, found in what.items():
+            if len(found) > 1:
+                raise InputError(
+                    f"Table {table} cannot hold runs of different {name}.", "Name runs of one kind."
+                )
+        self._of_one_kind(self.finished, table, free)
+
+    @staticmethod
+    def _of_one_kind(runs: Sequence[Any], table: str, free: Collection[str] = ()) -> None:
         for key, usual in _CONDITIONS.items():
-            values = {run.name: run.record["options"].get(key, usual) for run in found}
-            if len({str(value) for value in values.values()}) > 1:
-                told = ", ".join(f"{name}: {value}" for name, value in values.items())
+            values = [(run.name, run.record["options"].get(key, usual)) for run in runs]
+            if key not in free and len({str(value) for _, value in values}) > 1:
+                told = ", ".join(f"{name}: {value}" for name, value in values)
                 raise InputError(
                     f"Table {table} cannot hold runs of different {key} ({told}).", "Name runs of one kind."
                 )
-        return found
 
     @staticmethod
     def _need(found: Sequence[Any], table: str, what: str) -> None:

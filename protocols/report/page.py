@@ -25,8 +25,7 @@ from ..analysis import (
     reject_curves,
     reject_table,
 )
-from ..experiments import Experiment
-from ..pictures import Pictures, PicturesUnavailable, check_restorer, pictures_of_run
+from ..pictures import Pictures, PicturesUnavailable, check_restorer, kernels_of_run, pictures_of_run
 from ..results import DEFINITIONS, MEAN, slug
 from ..run_folder import Run
 from ..run_tables import run_tables, verifiers_table
@@ -124,7 +123,14 @@ def make_page(
         "nav",
         tag(
             "div",
-            tag("ul", [tag("li", tag("a", text, href=f"#{place}")) for place, text in links]),
+            tag(
+                "ul",
+                [
+                    tag("li", tag("a", text, href=f"#{place}"))
+                    for place, text in links
+                    if place != "harm" or run.restored
+                ],
+            ),
             chooser,
             class_="inner",
         ),
@@ -337,11 +343,11 @@ def _plots(run: Run, verifier: str) -> list[Html]:
     per_kernel("psnr", "Image quality", "PSNR (dB)", 1, "Mean PSNR over the probes with 95% intervals.")
     if len(summary.kernels) > 1:
         try:
-            kernels, _ = Experiment.from_record(run.record).kernels
+            kernels = kernels_of_run(run)
             extents = blur_extents(kernels.kernels)
             figure = figures.accuracy_against_blur(summary, verifier, extents)
             made.append((figure, "Accuracy against blur length", "Kernels in the order of their spread."))
-        except (BlurfaceError, KeyError):
+        except PicturesUnavailable:
             pass  # the kernels' files are not here: the page does without
     if run.has_scores(verifier):
         made.append((figures.roc_curves(summary, verifier), "ROC", "Dotted: without blur."))

@@ -186,6 +186,20 @@ def test_runs_of_different_conditions_are_not_joined(toys: Path) -> None:
     alone = _call(toys / "b", "--which", "3", "--run", other)  # eight kernels of those names are not Levin's
     assert alone.exit_code == 1
     assert "None of the runs is over levin8" in alone.output
+    more = changed("more", kernel_sets=["levin8", "linear:15,45"])  # its means are over nine kernels
+    wider = _call(toys / "c", "--which", "3", "--run", more)
+    assert wider.exit_code == 1
+    assert "over Levin's eight kernels alone" in wider.output
+    record = json.loads((first / "run.json").read_text())
+    record["fingerprints"]["pairs"] = "others"
+    strangers = toys / "strangers"
+    shutil.copytree(first, strangers)
+    (strangers / "run.json").write_text(json.dumps(record))
+    for which in ("5", "robustness"):
+        mixed = _call(toys / which, "--which", which, "--run", str(first), "--run", str(strangers))
+        assert mixed.exit_code == 1
+        assert f"Table {which} cannot hold runs of different pairs" in mixed.output
+        assert "Tables written" not in mixed.output
 
 
 def test_linear_motion(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,8 +92,10 @@ class Experiment:
             options = unhide(record["options"], known)
             chosen = unhide(record["about"].get("restorer_options", {}), known)
             root = options.get("data_root")
-            # A name for a folder that is not on this machine.
-            root = None if root == "DATA" else root
+            if root in (None, "DATA"):
+                # Where it lay, if that is a folder of this machine.
+                lay = (path for path, name in known.items() if name == "DATA" and Path(path).is_dir())
+                root = next(lay, None)
             return cls(
                 pairs=str(options["pairs"]),
                 data_root=data_root or (Path(root) if root else None),

@@ -20,6 +20,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+from matplotlib.ticker import NullFormatter
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
@@ -360,6 +361,7 @@ def roc_curves(summary: Summary, verifier: str) -> Figure:
     def finish(axis: Axes, floor: float) -> None:
         axis.set_xscale("log")
         axis.set_xlim(floor, 1)
+        axis.xaxis.set_minor_formatter(NullFormatter())
         axis.set_ylim(0, 101)
 
     return _curves(summary, verifier, draw, finish, "false accept rate", "true accept rate (%)")
@@ -416,8 +418,7 @@ def _curves(
                 draw(axis, curve.far, curve.tar, floor, {**style, "label": text})
         finish(axis, floor)
         axis.set_title(f"kernel {kernel}", fontweight="normal")
-    for axis in list(axes.flat)[len(summary.kernels) :]:
-        axis.set_visible(False)
+    _leave_out(axes, len(summary.kernels))
     figure.supxlabel(x, fontsize=8.5)
     figure.supylabel(y, fontsize=8.5)
     _legend_above(figure, axes.flat[0])
@@ -461,12 +462,12 @@ def score_shift(summary: Summary, verifier: str) -> Figure:
                 label=text,
                 rasterized=bool(many),
             )
-        ends = (float(min(blurry[finite].min(), restored[finite].min())), 1.0) if finite.any() else (0.0, 1.0)
+        both = np.concatenate([blurry[finite], restored[finite]])
+        ends = (both.min(), both.max()) if finite.any() else (0.0, 1.0)
         axis.plot(ends, ends, color=INK, linewidth=0.7)
         axis.set_title(name, fontweight="normal")
         axis.set_aspect("equal", adjustable="box")
-    for axis in list(axes.flat)[len(names) :]:
-        axis.set_visible(False)
+    _leave_out(axes, len(names))
     figure.supxlabel("score of the blurry probe", fontsize=8.5)
     figure.supylabel("score of the restored probe", fontsize=8.5)
     _legend_above(figure, axes.flat[0], markerscale=1.5)
@@ -614,9 +615,18 @@ def _bare(axis: Axes) -> None:
 
 def _legend_above(figure: Figure, axis: Axes, markerscale: float = 1.0) -> None:
     handles, names = axis.get_legend_handles_labels()
-    figure.legend(
-        handles, names, loc="outside upper center", ncols=min(len(names), 6), markerscale=markerscale
-    )
+    # About an inch a name.
+    columns = min(len(names), 6, max(2, int(figure.get_figwidth() / 1.2)))
+    figure.legend(handles, names, loc="outside upper center", ncols=columns, markerscale=markerscale)
+
+
+def _leave_out(axes: NDArray[Any], used: int) -> None:
+    """Hide the last places of a grid; those above them show the ticks that the hidden would have shown."""
+    for axis in axes.flat[used:]:
+        axis.set_visible(False)
+    for column in axes.T:
+        if shown := [axis for axis in column if axis.get_visible()]:
+            shown[-1].tick_params(labelbottom=True)
 
 
 def _label_ends(axis: Axes, x: float, ends: Sequence[tuple[str, float, str]]) -> None:

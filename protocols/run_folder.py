@@ -7,8 +7,10 @@ What ``blurface verify --out`` wrote is enough to make its tables, figures and p
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,16 +53,19 @@ class Run:
         folders lie that it names.
     summary : Summary
         Rows, scores and conditions, as when the run had just finished.
+    label : str
+        Instead of the folder's name, where several runs have the same.
     """
 
     folder: Path
     record: dict[str, Any]
     summary: Summary
+    label: str = ""
 
     @property
     def name(self) -> str:
-        """The folder's name."""
-        return self.folder.resolve().name
+        """The folder's name, or its label."""
+        return self.label or self.folder.resolve().name
 
     @property
     def protocol(self) -> str:
@@ -128,6 +133,28 @@ def read_run(folder: Path) -> Run:
     kernels = [name for name in _in_order(row.kernel for row in rows) if name not in (SHARP, MEAN)]
     summary = Summary(rows, scores, about, verifiers, _in_order(row.restorer for row in rows), kernels)
     return Run(folder, {**record, "places": read_places(folder)}, summary)
+
+
+def read_runs(folders: Iterable[Path]) -> list[Run]:
+    """Read finished runs, each once, and give them names of their own.
+
+    Raises
+    ------
+    DataError
+        As :func:`read_run`.
+    """
+    runs = [read_run(folder) for folder in {folder.resolve(): folder for folder in folders}.values()]
+    names = [run.name for run in runs]
+    named: dict[str, Run] = {}
+    for run in runs:
+        name = run.name
+        if names.count(name) > 1:
+            name = f"{run.folder.resolve().parent.name}-{name}"
+        number, label = 2, name
+        while label in named:
+            number, label = number + 1, f"{name}-{number}"
+        named[label] = dataclasses.replace(run, label=label)
+    return list(named.values())
 
 
 def _row(entry: dict[str, Any]) -> Row:

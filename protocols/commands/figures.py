@@ -118,7 +118,7 @@ def figures(
     figure that was asked for could not be drawn.
     """
     from protocols.figures import save
-    from protocols.run_folder import read_run
+    from protocols.run_folder import read_runs
     from protocols.tables import Table
 
     wanted = parse_which(which, WHICH) if which else list(WHICH)
@@ -126,7 +126,7 @@ def figures(
     check_writable(out)
     chosen, missing = choose_restorers(restorers, options, COMPARED)
     artist = Artist(
-        [read_run(folder) for folder in runs],
+        read_runs(runs),
         data_root,
         tuple(chosen),
         parse_models(models),
@@ -248,7 +248,9 @@ class Artist:
 
         pictures = self._faces_of("lfw")
         face = self._choose(pictures, 1)[0]
-        names = [name for name in ("fast", "deepdeblur") if name in self._methods()] or self._methods()[:1]
+        names = self._methods()
+        if self.usual:
+            names = [name for name in ("fast", "deepdeblur") if name in names] or names[:1]
         kernels = pictures.kernels.kernels
         rows = [[pictures.blurry(face, kernel.name) for kernel in kernels]]
         rows += [[pictures.restored(face, kernel.name, name) for kernel in kernels] for name in names]

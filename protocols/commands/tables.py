@@ -161,7 +161,7 @@ def tables(
     from blurface.stage import resolve_device
     from protocols.experiments import Experiment
     from protocols.record import hide, places, run_record
-    from protocols.run_folder import read_run
+    from protocols.run_folder import read_runs
 
     from .progress import PhaseProgress
 
@@ -170,7 +170,7 @@ def tables(
     labelled = parse_models(models)
     check_writable(out)
     options = parse_options(restorer_options, restorers or (*DEFAULT_RESTORERS, "none"))
-    finished = [read_run(folder) for folder in runs]
+    finished = read_runs(runs)
     missing: list[str] = []
     chosen: list[Choice] = []
     if "1" in wanted or not finished:

@@ -89,7 +89,7 @@ def make_page(
     progress("tables")
     sections = [_glance(run), _tables(run)]
     progress("figures")
-    sections.append(_figures(run))
+    sections.append(_figures(run, data_root))
     progress("pairs")
     sections.append(_pairs(run, images, shown, data_root, cache))
     sections += [_harm(run), _provenance(run), _definitions(run)]
@@ -318,18 +318,20 @@ def _tables(run: Run) -> Html:
     )
 
 
-def _figures(run: Run) -> Html:
+def _figures(run: Run, data_root: Path | None) -> Html:
     return tag(
         "section",
         tag("h2", "Figures", id="figures"),
         [
-            _verifier_part(verifier, tag("h3", verifier), tag("div", _plots(run, verifier), class_="plots"))
+            _verifier_part(
+                verifier, tag("h3", verifier), tag("div", _plots(run, verifier, data_root), class_="plots")
+            )
             for verifier in run.summary.verifiers
         ],
     )
 
 
-def _plots(run: Run, verifier: str) -> list[Html]:
+def _plots(run: Run, verifier: str, data_root: Path | None) -> list[Html]:
     summary = run.summary
     made: list[tuple[Any, str, str]] = []
 
@@ -343,7 +345,7 @@ def _plots(run: Run, verifier: str) -> list[Html]:
     per_kernel("psnr", "Image quality", "PSNR (dB)", 1, "Mean PSNR over the probes with 95% intervals.")
     if len(summary.kernels) > 1:
         try:
-            kernels = kernels_of_run(run)
+            kernels = kernels_of_run(run, data_root)
             extents = blur_extents(kernels.kernels)
             figure = figures.accuracy_against_blur(summary, verifier, extents)
             made.append((figure, "Accuracy against blur length", "Kernels in the order of their spread."))

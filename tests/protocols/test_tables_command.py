@@ -21,7 +21,7 @@ from protocols import paper, reproduction
 from protocols.analysis import pair_shares
 from protocols.commands.options import choose_restorers, parse_models, parse_which
 from protocols.datasets import create_protocol, protocols
-from protocols.run_folder import cell, read_run
+from protocols.run_folder import cell, read_run, read_runs
 from protocols.tables import Table
 from verification import statistics
 
@@ -192,6 +192,10 @@ def test_runs_of_different_conditions_are_not_joined(toys: Path) -> None:
     assert "over Levin's eight kernels alone" in wider.output
     record = json.loads((first / "run.json").read_text())
     record["fingerprints"]["pairs"] = "others"
+    # Of one name in two folders: each keeps its own.
+    elsewhere = toys / "elsewhere" / "table3"
+    shutil.copytree(first, elsewhere)
+    assert [run.name for run in read_runs([first, elsewhere, first])] == ["runs-table3", "elsewhere-table3"]
     strangers = toys / "strangers"
     shutil.copytree(first, strangers)
     (strangers / "run.json").write_text(json.dumps(record))

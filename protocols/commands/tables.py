@@ -342,10 +342,12 @@ class Maker:
         kernel = linear_name(*paper.LINEAR)
         if self.finished:
             runs = [run.summary for run in self.finished]
-            single = [summary for summary in runs if kernel in summary.kernels]
             grids = [
                 summary for summary in runs if len({p for k in summary.kernels if (p := linear_place(k))}) > 1
             ]
+            over = [summary for summary in runs if kernel in summary.kernels]
+            # The grid holds that line as well: it serves where no run is over the line alone.
+            single = [summary for summary in over if not any(summary is grid for grid in grids)] or over
             self._need([*single, *grids], "4", "over linear:15,45")
             if len(single) > 1 or len(grids) > 1:
                 raise InputError(

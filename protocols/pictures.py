@@ -175,8 +175,7 @@ def pictures_of_run(
             raise PicturesUnavailable(f"The photographs of {protocol.name} are not those of the run.")
         frame = str(run.summary.about.get("frames", {}).get(verifier, "112x96"))
         made = Pictures(experiment, images, protocol=protocol, cache=cache, frame=frame)
-        if made.kernels.fingerprint() != fingerprints.get("kernels"):
-            raise PicturesUnavailable(f"The kernels {made.kernels.name} are not those of the run.")
+        _check_kernels(run, made.kernels)
         return made
     except PicturesUnavailable:
         raise
@@ -200,9 +199,13 @@ def kernels_of_run(run: Run, data_root: Path | None = None) -> KernelSet:
         raise PicturesUnavailable(
             f"The kernels of the run cannot be read: {error.message}", error.hint
         ) from error
+    _check_kernels(run, kernels)
+    return kernels
+
+
+def _check_kernels(run: Run, kernels: KernelSet) -> None:
     if kernels.fingerprint() != run.record.get("fingerprints", {}).get("kernels"):
         raise PicturesUnavailable(f"The kernels {kernels.name} are not those of the run.")
-    return kernels
 
 
 def check_restorer(run: Run, pictures: Pictures, name: str) -> None:

@@ -115,7 +115,7 @@ def make_page(
         ("tables", "Tables"),
         ("figures", "Figures"),
         ("pairs", "Pairs"),
-        ("harm", "Harm"),
+        *([("harm", "Harm")] if run.restored else []),
         ("made", "How it was made"),
         ("definitions", "Definitions"),
     ]
@@ -123,14 +123,7 @@ def make_page(
         "nav",
         tag(
             "div",
-            tag(
-                "ul",
-                [
-                    tag("li", tag("a", text, href=f"#{place}"))
-                    for place, text in links
-                    if place != "harm" or run.restored
-                ],
-            ),
+            tag("ul", [tag("li", tag("a", text, href=f"#{place}")) for place, text in links]),
             chooser,
             class_="inner",
         ),

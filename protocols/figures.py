@@ -13,7 +13,7 @@ import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 import matplotlib as mpl
 import numpy as np
@@ -32,6 +32,9 @@ from .results import MEAN, Summary
 from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
 
+if TYPE_CHECKING:
+    from matplotlib.axes._base import _AxesBase
+
 P = ParamSpec("P")
 Picture = NDArray[np.uint8]
 
@@ -45,6 +48,9 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (4, 2, 1, 2)), (0, (1, 1)), (0, (7, 2, 1, 2, 1, 2)))
 WIDTH = 7.2
 """Inches: two columns of a page."""
+
+_LETTER = 0.01
+"""Width of a letter of a tick's name, of a page's axis."""
 
 _STYLE: Any = {
     "font.family": "sans-serif",
@@ -297,7 +303,7 @@ def metric_per_kernel(
             axis.axhline(sharp, color=INK, linestyle=":", linewidth=1)
             # The label stands beyond the last kernel, where it covers nothing.
             axis.annotate("sharp", (1, sharp), xycoords=("axes fraction", "data"), fontsize=8, va="center")
-    axis.set_xticks(places, kernels)
+    _name_ticks(axis, places, kernels)
     axis.set_xlim(places[0] - 0.5, places[-1] + 0.5)
     axis.set_xlabel("blur kernel")
     axis.set_ylabel(unit)
@@ -338,8 +344,8 @@ def accuracy_against_blur(summary: Summary, verifier: str, extents: Mapping[str,
         ends.append(("sharp", sharp, INK))
     top = axis.secondary_xaxis("top")
     places, names = _apart(lengths, kernels, float(np.ptp(lengths)) * 0.02)
-    top.set_xticks(places, names)
     top.tick_params(length=2, pad=1, labelsize=7)
+    _name_ticks(top, places, names, float(np.ptp(lengths)))
     top.spines["top"].set_visible(False)
     top.set_xlabel("kernel", fontsize=7.5)
     _label_ends(axis, float(lengths[-1]), ends)
@@ -602,7 +608,7 @@ def _note(figure: Figure, text: str) -> None:
 
 def _close() -> ConstrainedLayoutEngine:
     """Pictures almost side by side."""
-    return ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0.02, hspace=0.02)
+    return ConstrainedLayoutEngine(w_pad=0.03, h_pad=0.03, wspace=0.02, hspace=0.02)
 
 
 def _bare(axis: Axes) -> None:
@@ -659,17 +665,34 @@ def _label_ends(axis: Axes, x: float, ends: Sequence[tuple[str, float, str]]) ->
         )
 
 
+def _name_ticks(axis: _AxesBase, places: ArrayLike, names: Sequence[str], span: float | None = None) -> None:
+    """Name the ticks of a figure as wide as a page, upright where the names would lie on one another.
+
+    Parameters
+    ----------
+    axis : Axes
+    places : array_like
+    names : sequence of str
+    span : float, optional
+        Of the whole axis, by default of the places.
+    """
+    centres = np.asarray(places, np.float64)
+    width = (float(np.ptp(centres)) if span is None else span) * _LETTER
+    wide = np.array([len(name) + 1 for name in names]) * width
+    meet = bool((np.diff(centres) < (wide[1:] + wide[:-1]) / 2).any())
+    axis.set_xticks(centres, names, rotation=90 if meet else 0)
+
+
 def _apart(places: NDArray[Any], names: Sequence[str], gap: float) -> tuple[list[float], list[str]]:
-    """Ticks that lie within ``gap`` of each other share one label."""
-    kept: list[float] = []
-    texts: list[str] = []
+    """Ticks that lie within ``gap`` of each other share one label: of many the first and how many follow."""
+    groups: list[tuple[float, list[str]]] = []
     for place, name in zip(places, names, strict=True):
-        if kept and place - kept[-1] < gap:
-            texts[-1] += f",{name}"
+        if groups and place - groups[-1][0] < gap:
+            groups[-1][1].append(name)
         else:
-            kept.append(float(place))
-            texts.append(name)
-    return kept, texts
+            groups.append((float(place), [name]))
+    texts = [",".join(group) if len(group) < 3 else f"{group[0]} +{len(group) - 1}" for _, group in groups]
+    return [place for place, _ in groups], texts
 
 
 __all__ = [

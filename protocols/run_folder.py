@@ -127,6 +127,9 @@ def read_run(folder: Path) -> Run:
         rows = [_row(entry) for entry in listed]
     except (TypeError, KeyError, ValueError) as error:
         raise _malformed(folder / "results.json", f"a row cannot be read ({error!r})") from error
+    for part in ("options", "fingerprints"):
+        if not isinstance(record.get(part), dict):
+            raise _malformed(folder / "run.json", f"it holds no {part}")
     verifiers = _in_order(row.verifier for row in rows)
     paths = {verifier: folder / "scores" / f"{slug(verifier)}.parquet" for verifier in verifiers}
     scores = {verifier: _read_scores(path) for verifier, path in paths.items() if path.exists()}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -154,10 +154,9 @@ def tables(
 
     Finished cells are taken from the cache, as by ``blurface verify``; every run behind a table is
     written to OUT/runs, for ``blurface report``. With --run, tables come from finished runs alone.
-    OUT/tables.json says how they were made: command, seeds, versions, machine, fingerprints.
+    OUT/tables.json says how each was made: command, seeds, versions, machine, fingerprints.
     Exit status 1 if a table could not be made.
     """
-    from blurface.files import write_atomic
     from blurface.stage import resolve_device
     from protocols.experiments import Experiment
     from protocols.record import hide, places, run_record
@@ -210,15 +209,30 @@ def tables(
     if made:
         record = run_record(click.get_current_context().params, began) | {
             "tables": [each.name for each in made],
-            "runs": maker.prints | {run.name: run.record.get("fingerprints", {}) for run in finished},
+            "runs": maker.prints | {run.name: run.record["fingerprints"] for run in finished},
         }
-        shown = hide(record, places(data_root))
-        write_atomic(out / "tables.json", json.dumps(shown, indent=1, default=str) + "\n")
+        _keep_record(out / "tables.json", hide(record, places(data_root)))
         click.echo(f"Tables written to {out}.", err=True)
     for message in failed:
         click.echo(f"blurface: {message}", err=True)
     if failed:
         sys.exit(1)
+
+
+def _keep_record(path: Path, record: dict[str, Any]) -> None:
+    """Put how tables were made before how others in the folder were; each table stands in one record."""
+    from blurface.files import write_atomic
+
+    try:
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = [entry for entry in earlier if isinstance(entry["tables"], list)]
+    except (OSError, ValueError, TypeError, KeyError):
+        earlier = []
+    kept = [record]
+    for entry in earlier:
+        if left := [name for name in entry["tables"] if name not in record["tables"]]:
+            kept.append({**entry, "tables": left})
+    write_atomic(path, json.dumps(kept, indent=1, default=str) + "\n")
 
 
 class Maker:
@@ -447,27 +461,22 @@ class Maker:
 
     def _alike(self, table: str, free: Collection[str] = ()) -> None:
         """Refuse runs of other pairs, kernels, verifiers or conditions than the first one's."""
-        what = {
-            "pairs": {str(run.record.get("fingerprints", {}).get("pairs")) for run in self.finished},
-            "kernels": {str(run.record.get("fingerprints", {}).get("kernels")) for run in self.finished},
-            "verifiers": {", ".join(run.summary.verifiers) for run in self.finished},
-        }
-        for name, found in what.items():
-            if len(found) > 1:
-                raise InputError(
-                    f"Table {table} cannot hold runs of different {name}.", "Name runs of one kind."
-                )
-        self._of_one_kind(self.finished, table, free)
+        runs = self.finished
+        for what in ("pairs", "kernels"):
+            _refuse_mixed(
+                table, what, {r.name: str(r.record["fingerprints"].get(what)) for r in runs}, told=False
+            )
+        _refuse_mixed(table, "verifiers", {run.name: ", ".join(run.summary.verifiers) for run in runs})
+        self._of_one_kind(runs, table, free)
 
     @staticmethod
     def _of_one_kind(runs: Sequence[Any], table: str, free: Collection[str] = ()) -> None:
+        # What was taken, not what was asked for: --crops auto takes either.
+        taken = {run.name: run.summary.about.get("face_selection", "central-largest") for run in runs}
+        _refuse_mixed(table, "face_selection", taken)
         for key, usual in _CONDITIONS.items():
-            values = [(run.name, run.record["options"].get(key, usual)) for run in runs]
-            if key not in free and len({str(value) for _, value in values}) > 1:
-                told = ", ".join(f"{name}: {value}" for name, value in values)
-                raise InputError(
-                    f"Table {table} cannot hold runs of different {key} ({told}).", "Name runs of one kind."
-                )
+            if key not in free:
+                _refuse_mixed(table, key, {run.name: run.record["options"].get(key, usual) for run in runs})
 
     @staticmethod
     def _need(found: Sequence[Any], table: str, what: str) -> None:
@@ -476,7 +485,6 @@ class Maker:
 
 
 _CONDITIONS = {
-    "crops": "auto",
     "kernel_centre": "mass",
     "noise": 0.0,
     "jpeg": None,
@@ -485,6 +493,14 @@ _CONDITIONS = {
     "mean_subtraction": True,
 }
 """Options that runs of one table share, and what records of before an option was there stand for."""
+
+
+def _refuse_mixed(table: str, what: str, values: Mapping[str, Any], *, told: bool = True) -> None:
+    """Refuse runs, by name, that do not have one value in common; ``told``: say each one's."""
+    if len({str(value) for value in values.values()}) < 2:
+        return
+    each = f" ({', '.join(f'{name}: {value}' for name, value in values.items())})" if told else ""
+    raise InputError(f"Table {table} cannot hold runs of different {what}{each}.", "Name runs of one kind.")
 
 
 def _pairs_of(run: Any) -> str:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
+import dataclasses
 import io
+import itertools
 import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
 from report_support import register_toys, toy_experiment, toy_run
@@ -93,6 +96,34 @@ def test_accuracy_against_blur_is_in_the_order_of_the_spread(run: Run) -> None:
     figure = figures.accuracy_against_blur(run.summary, "thumbnails", blur_extents(kernels))
     x = np.asarray(figure.axes[0].lines[0].get_xdata(), float)
     assert (np.diff(x) > 0).all()
+
+
+def _apart(axis: Axes) -> bool:
+    """Whether no two names of an axis' ticks lie on one another, and all lie in the figure."""
+    boxes = [text.get_window_extent() for text in axis.get_xticklabels()]
+    page = axis.figure.bbox
+    inside = all(box.y0 >= 0 and box.x0 >= 0 and box.x1 <= page.x1 and box.y1 <= page.y1 for box in boxes)
+    return inside and all(a.x1 <= b.x0 for a, b in itertools.pairwise(sorted(boxes, key=lambda b: b.x0)))
+
+
+def test_names_of_many_kernels_do_not_overlap(run: Run) -> None:
+    """The grid of lengths and angles has 32 kernels, of which eight to each of four lengths."""
+    names = [f"L{length}@{angle}" for length in (5, 10, 15, 20) for angle in range(0, 180, 23)]
+    rows = [row for row in run.summary.rows if row.kernel == "line"]
+    many = [dataclasses.replace(row, kernel=name) for name in names for row in rows]
+    others = [row for row in run.summary.rows if row.kernel in ("sharp", "mean")]
+    summary = dataclasses.replace(run.summary, rows=[*many, *others], kernels=names)
+    figure = figures.metric_per_kernel(summary, "thumbnails", "accuracy", title="t", unit="%", scale=100)
+    figure.draw_without_rendering()
+    assert _apart(figure.axes[0])
+    extents = {name: float(name[1:].split("@")[0]) + 0.1 * i % 1 for i, name in enumerate(names)}
+    figure = figures.accuracy_against_blur(summary, "thumbnails", extents)
+    figure.draw_without_rendering()
+    (top,) = figure.axes[0].child_axes
+    assert _apart(top)
+    # Few names are written the way they are read.
+    few = figures.metric_per_kernel(run.summary, "thumbnails", "accuracy", title="t", unit="%", scale=100)
+    assert {text.get_rotation() for text in few.axes[0].get_xticklabels()} == {0}
 
 
 def test_reject_curve_starts_at_the_error_of_all() -> None:

@@ -114,6 +114,12 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     assert any(r"\textbf" in line for line in latex.splitlines() if "& here &" in line)
 
     # The same from finished runs, without computing.
+    # Each table stands in the record of the command that made it last.
+    assert _call(out, "--which", "3", "--limit", "20").exit_code == 0
+    records = json.loads((out / "tables.json").read_text())
+    assert [record["tables"] for record in records] == [["table3-thumbnails"], ["table2-20-thumbnails"]]
+    assert [record["options"]["which"] for record in records] == ["3", "2,3"]
+
     again = toys / "again"
     folders = [
         x for run in ("table2-20-seed0", "table2-20-seed1") for x in ("--run", str(out / "runs" / run))
@@ -183,6 +189,16 @@ def test_runs_of_different_conditions_are_not_joined(toys: Path) -> None:
     joined = _call(toys / "a", "--which", "3", "--run", str(first), "--run", noisy)
     assert joined.exit_code == 1
     assert "runs of different noise" in joined.output
+    # Photographs are photographs, whether asked for or taken for want of crops.
+    asked = changed("asked", crops="photographs")
+    assert _call(toys / "auto", "--which", "3", "--run", str(first), "--run", asked).exit_code == 0
+    detected = Path(changed("detected"))
+    about = json.loads((detected / "results.json").read_text())
+    about["about"]["face_selection"] = "central-largest"
+    (detected / "results.json").write_text(json.dumps(about))
+    joined = _call(toys / "a", "--which", "3", "--run", str(first), "--run", str(detected))
+    assert joined.exit_code == 1
+    assert "runs of different face_selection (table3: prealigned, detected: central-largest)" in joined.output
     alone = _call(toys / "b", "--which", "3", "--run", other)  # eight kernels of those names are not Levin's
     assert alone.exit_code == 1
     assert "None of the runs is over levin8" in alone.output
@@ -233,7 +249,7 @@ def test_linear_motion(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decided = [cell(lines, name, "L15@0") for name in ("wiener", "none")]
     right = [(each["decision_fixed"] == each["genuine"]).to_numpy() for each in decided]
     assert single == pytest.approx(statistics.mcnemar(*right).p_mid)
-    made = json.loads((out / "tables.json").read_text())
+    (made,) = json.loads((out / "tables.json").read_text())
     assert made["runs"]["table4-grid"]["pairs"]
     assert "table4-lengths-accuracy-thumbnails" in made["tables"]
     grid = {row["Method"]: row for row in _rows(out / "table4-lengths-psnr-thumbnails.csv")}

@@ -26,17 +26,16 @@ from .images import (
     eight_bits,
     encode_image,
     format_of,
+    frames_of,
     keeps_orientation,
     known_formats,
     name_of,
     open_image,
+    picture_suffixes,
     upright,
     write_image,
 )
 from .stage import DeblurStage, Decision
-
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".gif"})
-"""Suffixes by which pictures in a folder are known."""
 
 TABLE_SUFFIX = ".parquet"
 
@@ -44,7 +43,8 @@ _WINDOW_PIXELS = 2**24
 """Decoded pixels held at once (about 50 MB at 8 bits), unless one picture is larger by itself."""
 
 Status = Literal["restored", "blended", "passed", "skipped", "failed"]
-_STATUS: dict[str, Status] = {"restore": "restored", "blend": "blended", "pass": "passed"}
+STATUS: dict[str, Status] = {"restore": "restored", "blend": "blended", "pass": "passed"}
+"""What became of a picture, by the action of its decision."""
 
 
 class Mended(NamedTuple):
@@ -140,8 +140,9 @@ def collect(
     Parameters
     ----------
     inputs : sequence of str
-        Files are taken whatever their suffix; of folders, and those below, the files with a suffix
-        of :data:`SUFFIXES` or Parquet; a pattern that is no file is expanded (``**`` is any depth).
+        Files are taken whatever their suffix; of folders, and those below (links to folders are not
+        followed), the files with a suffix of :func:`~blurface.images.picture_suffixes` or Parquet; a
+        pattern that is no file is expanded (``**`` is any depth).
     out : str, optional
         A folder (made if absent), in which names and subfolders stay; or, for a single file, the
         file to write if it has a picture's suffix and is no folder. Without it results lie beside
@@ -155,8 +156,8 @@ def collect(
     Raises
     ------
     InputError
-        If an input is missing, nothing is found, a result would replace a source, or two results
-        would have one name.
+        If an input is missing, nothing is found, a result would replace a source, two results would
+        have one name, or ``out`` names a table for a picture or a picture for a table.
     """
     if suffix is None:
         suffix = "" if out else "-restored"
@@ -166,7 +167,7 @@ def collect(
     if not sources:
         raise InputError(
             f"No pictures in {', '.join(name_of(entry) for entry in inputs)}.",
-            f"Pictures in folders are known by their suffix: {' '.join(sorted(SUFFIXES))} {TABLE_SUFFIX}.",
+            f"In folders they are known by suffix: {' '.join(sorted(picture_suffixes()))} {TABLE_SUFFIX}.",
         )
     jobs = [
         Job(source, _target(source, below, out, suffix, len(sources) == 1)) for source, below, _ in sources
@@ -239,7 +240,9 @@ def _under(name: str, pattern: str, own: str | None) -> bool:
 
 
 def _walk(folder: Path, own: str | None) -> Iterator[tuple[Path, Path]]:
-    for at, folders, names in os.walk(folder):
+    closed: list[OSError] = []
+    known = picture_suffixes() | {TABLE_SUFFIX}
+    for at, folders, names in os.walk(folder, onerror=closed.append):
         # What was written there before is no input; nor are hidden folders.
         folders[:] = sorted(
             name
@@ -248,8 +251,12 @@ def _walk(folder: Path, own: str | None) -> Iterator[tuple[Path, Path]]:
         )
         for name in sorted(names):
             path = Path(at, name)
-            if not name.startswith(".") and path.suffix.lower() in SUFFIXES | {TABLE_SUFFIX}:
+            if not name.startswith(".") and path.suffix.lower() in known:
                 yield path, path.relative_to(folder)
+    # Folders that cannot be listed fail when they are opened, and are told with the rest.
+    for error in closed:
+        path = Path(error.filename)
+        yield path, Path(path.name) if path == folder else path.relative_to(folder)
 
 
 def _target(source: Path, below: Path, out: str | None, suffix: str, single: bool) -> Path:
@@ -257,8 +264,12 @@ def _target(source: Path, below: Path, out: str | None, suffix: str, single: boo
     if out is None:
         return source.with_name(name)
     path = Path(out)
-    known = SUFFIXES | {TABLE_SUFFIX}
+    known = picture_suffixes() | {TABLE_SUFFIX}
     if single and path.suffix.lower() in known and not path.is_dir() and not out.endswith(os.sep):
+        if (path.suffix.lower() == TABLE_SUFFIX) != (source.suffix.lower() == TABLE_SUFFIX):
+            raise InputError(
+                f"{name_of(source)} cannot be written as {name_of(out)}.", f"Use the suffix {source.suffix}."
+            )
         return path
     return path / below.with_name(name)
 
@@ -327,8 +338,25 @@ def _start(job: Job, options: Options, pool: ThreadPoolExecutor) -> _Task:
     except (InputError, OSError) as error:
         return job, _failed(job, error)
     if finished:
-        return job, _outcome(job, "skipped")
+        return job, _of_earlier_run(job)
     return job, None if _is_table(job) else pool.submit(open_image, job.source)
+
+
+def _of_earlier_run(job: Job) -> Outcome:
+    """Of a finished job: a table's pictures that failed then are told again."""
+    if not _is_table(job):
+        return _outcome(job, "skipped")
+    import pyarrow.parquet as pq
+
+    try:
+        errors = pq.read_table(job.target, columns=["blur_error"])["blur_error"]
+    except Exception as error:  # no table, or one without that column: none of ours
+        return _failed(job, ImageError(f"{name_of(job.target)} is no result ({error}).", "Remove it."))
+    failed = len(errors) - errors.null_count
+    if not failed:
+        return _outcome(job, "skipped")
+    told = f"{name_of(job.source)}: {failed} failed in an earlier run; see the column blur_error"
+    return _outcome(job, "failed", message=f"{told} of {name_of(job.target)}. --overwrite tries them again.")
 
 
 def _is_table(job: Job) -> bool:
@@ -397,10 +425,21 @@ def mend_each(pictures: list[Image.Image], mend: Mend) -> list[Mended | Blurface
         return []
     try:
         return list(mend(pictures))
-    except (BlurfaceError, OSError) as error:
+    except Exception as error:
         if len(pictures) == 1:
-            return [error]
+            return [_explained(error)]
     return [one for picture in pictures for one in mend_each([picture], mend)]
+
+
+def _explained(error: Exception) -> BlurfaceError | OSError:
+    """An error as a user can read it, whatever a picture or a restorer made of itself."""
+    if isinstance(error, BlurfaceError | OSError):
+        return error
+    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+        return ImageError("The picture does not fit in memory.", "Reduce it.")
+    return ImageError(
+        f"The picture cannot be restored ({type(error).__name__}: {error}).", "Save it again as PNG."
+    )
 
 
 def _write(
@@ -424,14 +463,17 @@ def _write(
             format = (stored.format if same else None) or format_of(job.target)
             after = undo(mended.picture) if keeps_orientation(format, stored) else mended.picture
             write_image(job.target, after, like=stored, format=format, quality=options.quality)
-    except (BlurfaceError, OSError) as error:
-        return _failed(job, error)
-    frames = getattr(stored, "n_frames", 1)
-    if frames > 1 and stored.format != "MPO" and decision.action != "pass":
-        notes = [mended.note, f"only the first of {frames} frames"]
-    else:
-        notes = [mended.note]
-    return _outcome(job, _STATUS[decision.action], decision.score, ", ".join(filter(None, notes)))
+    except Exception as error:
+        return _failed(job, _explained(error))
+    return _outcome(job, STATUS[decision.action], decision.score, _note(stored, mended))
+
+
+def _note(stored: Image.Image, mended: Mended) -> str:
+    """What else is to be said of a picture that was written."""
+    frames = frames_of(stored)
+    if frames > 1 and stored.format != "MPO" and mended.decision.action != "pass":
+        return ", ".join(filter(None, [mended.note, f"only the first of {frames} frames"]))
+    return mended.note
 
 
 def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
@@ -444,9 +486,17 @@ def side_by_side(before: Image.Image, after: Image.Image) -> Image.Image:
     return sheet
 
 
+class Streamed(NamedTuple):
+    """An encoded picture that was looked after, as :class:`Mended`."""
+
+    encoded: bytes
+    decision: Decision
+    note: str
+
+
 def restore_stream(
     data: bytes, mend: Mend, *, quality: int = 95, name: str = "<stdin>", format: str | None = None
-) -> tuple[bytes, Decision]:
+) -> Streamed:
     """Restore one encoded picture; format, size, orientation tag and profile stay.
 
     A picture that passes the gate comes back byte for byte, unless it changes its format.
@@ -465,18 +515,20 @@ def restore_stream(
 
     Returns
     -------
-    encoded : bytes
-    decision : Decision
+    Streamed
 
     Raises
     ------
-    ImageError
+    BlurfaceError
         If it cannot be decoded, restored or encoded.
     """
     stored = _decoded(data, name)
     picture, undo = upright(stored)
-    (mended,) = mend([picture])
-    return _encoded(data, stored, undo, mended, quality, format), mended.decision
+    (mended,) = mend_each([picture], mend)
+    if isinstance(mended, Exception):
+        raise mended
+    encoded = _encoded(data, stored, undo, mended, quality, format)
+    return Streamed(encoded, mended.decision, _note(stored, mended))
 
 
 def _decoded(data: bytes, name: str) -> Image.Image:
@@ -540,6 +592,11 @@ def _restore_table(job: Job, mend: Mend, options: Options, batch_size: int) -> O
                     f"Name one with --column: {', '.join(schema.names)}.",
                 )
             place = schema.get_field_index(options.column)
+            if not _holds_pictures(schema.field(place).type):
+                raise ImageError(
+                    f"{name_of(job.source)}: the column {options.column!r} is of {schema.field(place).type}.",
+                    "Name one of encoded pictures (binary, or a struct with bytes) with --column.",
+                )
             added = [("blur_score", pa.float64()), ("blur_action", pa.string()), ("blur_error", pa.string())]
             for name, _ in added:
                 if name in schema.names:
@@ -560,7 +617,7 @@ def _restore_table(job: Job, mend: Mend, options: Options, batch_size: int) -> O
                             if decision is None:
                                 counts["failed"] += bool(message)
                                 continue
-                            counts[_STATUS[decision.action]] += 1
+                            counts[STATUS[decision.action]] += 1
                             if decision.score is not None:
                                 total, scored = total + decision.score, scored + 1
                         columns = list(batch.columns)
@@ -582,6 +639,19 @@ def _restore_table(job: Job, mend: Mend, options: Options, batch_size: int) -> O
     if counts["failed"]:
         return _outcome(job, "failed", score, f"{name_of(job.source)}: {told}; see its column blur_error.")
     return _outcome(job, "restored" if counts["restored"] or counts["blended"] else "passed", score, told)
+
+
+def _holds_pictures(kind: Any) -> bool:
+    """Whether an Arrow type is one of encoded pictures: bytes, or a struct with bytes."""
+    import pyarrow as pa
+
+    if pa.types.is_struct(kind):
+        at = kind.get_field_index("bytes")
+        return at >= 0 and _holds_pictures(kind.field(at).type)
+    if pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    binary = (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
+    return any(is_one(kind) for is_one in (*binary, pa.types.is_fixed_size_binary))
 
 
 def _codecs(metadata: Any, picture: str, added: list[str]) -> str | dict[str, str]:
@@ -643,8 +713,8 @@ def _mend_cells(
             continue
         try:
             restored = _encoded(data, stored, undo, mended, options.quality)
-        except (BlurfaceError, OSError) as error:
-            cells[at] = (value, None, str(error))
+        except Exception as error:
+            cells[at] = (value, None, str(_explained(error)))
             continue
         written = {**value, "bytes": restored} if isinstance(value, dict) else restored
         cells[at] = (written, mended.decision, "")

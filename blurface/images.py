@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import functools
 import io
+import math
 import os
-import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from .errors import ImageError
 from .files import replacing
@@ -35,17 +35,23 @@ _EIGHT_BITS = ("JPEG", "WEBP", "AVIF", "BMP", "DIB", "GIF")
 
 _WITH_EXIF = ("JPEG", "PNG", "WEBP", "AVIF")
 
+_OPAQUE = ("JPEG", "BMP", "DIB", "PPM")
+"""Formats without transparency, as Pillow reads them back."""
+
 _ORIENTATION = 0x0112
-# What undoes the transposition that the EXIF orientation asks for.
-_UNDO = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
+# What an EXIF orientation asks for, and what undoes it.
+_TURNS = {
+    2: (Image.Transpose.FLIP_LEFT_RIGHT, Image.Transpose.FLIP_LEFT_RIGHT),
+    3: (Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_180),
+    4: (Image.Transpose.FLIP_TOP_BOTTOM, Image.Transpose.FLIP_TOP_BOTTOM),
+    5: (Image.Transpose.TRANSPOSE, Image.Transpose.TRANSPOSE),
+    6: (Image.Transpose.ROTATE_270, Image.Transpose.ROTATE_90),
+    7: (Image.Transpose.TRANSVERSE, Image.Transpose.TRANSVERSE),
+    8: (Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_270),
 }
+_TELL_ORIENTATION = ("exif", "Raw profile type exif", "xmp", "XML:com.adobe.xmp")
+_EXIF_HEADER = b"Exif\0\0"
+"""What JPEG's readers expect before an EXIF block, and other formats leave out."""
 
 
 def name_of(source: PathOrFile) -> str:
@@ -90,6 +96,7 @@ def open_image(source: PathOrFile, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
                 "Reduce the picture, or crop the face from it.",
             )
         image.load()
+        _drop_malformed(image.info)
     except ImageError:
         raise
     except FileNotFoundError as error:
@@ -116,6 +123,40 @@ def open_image(source: PathOrFile, *, max_pixels: int = MAX_PIXELS) -> Image.Ima
             "Fetch or save the picture again.",
         ) from error
     return image
+
+
+def _drop_malformed(info: dict[Any, Any]) -> None:
+    """Drop what is not of its kind, as a PNG's text of that name: Pillow would trust it in what it writes."""
+    kinds: dict[str, tuple[type, ...]] = {
+        "icc_profile": (bytes,),
+        "exif": (bytes,),
+        "transparency": (int, bytes, tuple),
+    }
+    for key, kind in kinds.items():
+        if not isinstance(info.get(key, b""), kind):
+            del info[key]
+    try:
+        across, down = info.get("dpi", (1, 1))
+        usable = 0 < across < math.inf and 0 < down < math.inf
+    except (TypeError, ValueError):
+        usable = False
+    if not usable:
+        del info["dpi"]
+
+
+def frames_of(image: Image.Image) -> int:
+    """Number of frames or pages; 1 where those behind the first cannot be read."""
+    try:
+        return int(getattr(image, "n_frames", 1))
+    except Exception:  # as decoders do
+        return 1
+
+
+@functools.cache
+def picture_suffixes() -> frozenset[str]:
+    """Suffixes by which pictures in a folder are known: those of :func:`known_formats`, in lower case."""
+    known = known_formats()
+    return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in known)
 
 
 @functools.cache
@@ -152,11 +193,14 @@ def upright(image: Image.Image) -> tuple[Image.Image, Callable[[Image.Image], Im
     undo : callable
         Turns an upright picture back to how the file stores it, for saving under the same tag.
     """
-    undo = _UNDO.get(_orientation(image))
-    if undo is None:
+    turns = _TURNS.get(_orientation(image))
+    if turns is None:
         return image, lambda turned: turned
-    method = undo
-    return ImageOps.exif_transpose(image), lambda turned: turned.transpose(method)
+    turn, back = turns
+    turned = image.transpose(turn)  # ImageOps.exif_transpose rewrites the block, and fails on a strange one
+    for key in _TELL_ORIENTATION:
+        turned.info.pop(key, None)
+    return turned, lambda picture: picture.transpose(back)
 
 
 def keeps_orientation(format: str, like: Image.Image) -> bool:
@@ -207,9 +251,7 @@ def read_rgb(source: PathOrFile, *, max_pixels: int = MAX_PIXELS) -> NDArray[np.
     """
     image, _ = upright(open_image(source, max_pixels=max_pixels))
     if has_alpha(image):
-        layered = image.convert("RGBA")
-        white = Image.new("RGBA", layered.size, "white")
-        return np.array(Image.alpha_composite(white, layered).convert("RGB"))
+        return np.array(on_white(image))
     if image.mode in ("RGB", "L"):
         return np.array(image.convert("RGB"))
     return rgb_of(image, name_of(source))
@@ -246,14 +288,15 @@ def encode_image(
     if format not in Image.SAVE:
         raise ImageError(f"Pillow cannot write the format {format}.", "Write the picture as PNG.")
     options = _save_options(format, like, quality)
-    if format in _EIGHT_BITS:
-        picture = eight_bits(picture)
-    if format == "JPEG" or (format in ("BMP", "DIB", "PPM") and picture.mode == "LA"):
-        picture = _for_jpeg(picture)
     encoded = io.BytesIO()
     try:
+        picture = _fitting(picture, format)
         picture.save(encoded, format=format, **options)
-    except (ValueError, KeyError, OSError, struct.error) as error:
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("The picture does not fit in memory.", "Reduce it.") from error
+    except Exception as error:  # encoders raise many kinds, on modes and on what else they write
         raise ImageError(
             f"{format} cannot hold this picture ({error}).", _mend_for(format, picture.mode)
         ) from error
@@ -346,8 +389,9 @@ def _save_options(format: str, like: Image.Image | None, quality: int) -> dict[s
     if format == "TIFF":  # Pillow has applied and dropped its orientation while decoding
         if like.info.get("compression") in ("tiff_lzw", "tiff_adobe_deflate", "packbits"):
             options["compression"] = like.info["compression"]
-    elif like.info.get("exif"):
-        options["exif"] = like.info["exif"]
+    elif exif := like.info.get("exif"):
+        headed = format != "JPEG" or exif.startswith(_EXIF_HEADER)
+        options["exif"] = exif if headed else _EXIF_HEADER + exif
     return options
 
 
@@ -362,10 +406,24 @@ def eight_bits(picture: Image.Image) -> Image.Image:
     return Image.fromarray(rgb_of(picture, "The picture")[..., 0]) if is_deep(picture) else picture
 
 
-def _for_jpeg(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("L", "RGB", "CMYK") and not has_alpha(picture):
-        return picture
-    if has_alpha(picture):
-        layered = picture.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
-    return picture.convert("L" if picture.mode == "1" else "RGB")
+def on_white(picture: Image.Image) -> Image.Image:
+    """A transparent picture laid over white, as RGB."""
+    layered = picture.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", layered.size, "white"), layered).convert("RGB")
+
+
+def _fitting(picture: Image.Image, format: str) -> Image.Image:
+    """The picture in a mode that the format holds, where nothing is lost that the format could keep."""
+    if format in _EIGHT_BITS:
+        picture = eight_bits(picture)
+    if format in _OPAQUE and has_alpha(picture):
+        picture = on_white(picture)
+    if format == "PNG" and picture.mode == "I":
+        return picture.convert("I;16")
+    if format == "GIF" and picture.mode == "LA":
+        return picture.convert("RGBA")
+    if picture.mode in ("CMYK", "YCbCr", "HSV") and format not in ("JPEG", "TIFF"):
+        return picture.convert("RGB")
+    if format == "JPEG" and picture.mode not in ("L", "RGB", "CMYK"):
+        return picture.convert("L" if picture.mode == "1" else "RGB")
+    return picture

@@ -155,6 +155,11 @@ class _Source:
         original: Any,
     ) -> _Source:
         low, high = _limits(raw.dtype, value_range)
+        if len(low) > 1 and raw.shape[1] < 3:
+            raise ImageError(
+                f"{label} is grey, and value_range has values for three channels.",
+                "Pass one pair of numbers for grey pictures.",
+            )
         source = cls(label, raw, low, high - low, bgr and raw.shape[1] >= 3, wrap, original)
         source.check()
         return source
@@ -463,7 +468,8 @@ def has_alpha(image: Image.Image) -> bool:
     """
     if image.mode in ("RGBA", "LA", "PA", "RGBa", "La"):
         return True
-    return "transparency" in image.info and not is_deep(image)
+    # Text of that name in a file means nothing.
+    return isinstance(image.info.get("transparency"), int | bytes | tuple) and not is_deep(image)
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -96,7 +96,7 @@ def images(data: bytes) -> None:
         assert array.dtype == np.uint8
         assert array.shape == (turned.height, turned.width, 3)
         try:
-            restored, _ = restore_stream(data, _untouched)
+            restored, *_ = restore_stream(data, _untouched)
         except ImageError as error:
             assert "cannot hold" in str(error) or "cannot write" in str(error), error
             return

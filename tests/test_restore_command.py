@@ -17,11 +17,12 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from blurface.cli import main
 from blurface.collection import Job, Options, by_stage, collect, restore_jobs, restore_stream, side_by_side
-from blurface.errors import InputError
+from blurface.errors import ImageError, InputError
 from blurface.gate import Gate
 from blurface.images import read_rgb
 from blurface.restorers import restorers
@@ -231,6 +232,48 @@ def test_bad_pictures_are_told_and_the_rest_is_done(tmp_path: Path) -> None:
     assert len(quiet.stderr.splitlines()) == 6
 
 
+def test_strange_metadata_and_pages_cost_no_other_picture(tmp_path: Path) -> None:
+    source = tmp_path / "in"
+    text = PngInfo()
+    text.add_text("dpi", "300")
+    text.add_text("transparency", "x")
+    save(source / "a.png", bright())
+    save(source / "b.png", bright(seed=1), pnginfo=text)
+    save(source / "c.avif", bright(seed=2))
+    save(source / "d.jfif", bright(seed=3), format="JPEG")
+    result = restore(source, "--out", tmp_path / "out", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert {p.name for p in (tmp_path / "out").iterdir()} == {"a.png", "b.png", "c.avif", "d.jfif"}
+    np.testing.assert_array_equal(read_rgb(tmp_path / "out" / "b.png"), 255 - bright(seed=1))
+    # What a file is called is what it is.
+    assert restore(source / "a.png", "--out", tmp_path / "x.avif").exit_code == 0
+    assert Image.open(tmp_path / "x.avif").format == "AVIF"
+    wrong = restore(source / "a.png", "--out", tmp_path / "x.parquet")
+    assert wrong.exit_code == 1
+    assert "cannot be written as" in wrong.stderr
+
+
+def test_no_error_of_one_picture_ends_the_run(tmp_path: Path) -> None:
+    jobs = [Job(save(tmp_path / f"{i}.png", bright(seed=i)), tmp_path / "out" / f"{i}.png") for i in range(3)]
+    mend = by_stage(DeblurStage(Invert()))
+
+    def narrow(pictures: list[Image.Image]) -> Any:
+        for picture in pictures:
+            if np.array_equal(np.asarray(picture), bright(seed=0)):
+                raise MemoryError
+            if np.array_equal(np.asarray(picture), bright(seed=1)):
+                raise TypeError("no such thing")
+        return mend(pictures)
+
+    first, second, third = restore_jobs(jobs, narrow, Options())
+    assert first.status == second.status == "failed"
+    assert "0.png: The picture does not fit in memory" in first.message
+    assert "1.png: The picture cannot be restored (TypeError: no such thing)" in second.message
+    assert third.status == "restored"
+    with pytest.raises(ImageError, match="does not fit in memory"):
+        restore_stream(encoded(bright()), narrow)
+
+
 def test_resume_skips_what_is_finished(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         save(tmp_path / "in" / name, bright())
@@ -253,7 +296,8 @@ def test_standard_input_and_output(tmp_path: Path) -> None:
     assert result.exit_code == 0
     np.testing.assert_array_equal(read_rgb(io.BytesIO(result.stdout_bytes)), 255 - bright())
     result = restore("-", "--out", tmp_path / "a.png", "--json", input=stream.getvalue())
-    assert lines(result)[0]["action"] == "restore"
+    (line,) = lines(result)
+    assert (line["source"], line["status"], line["action"]) == ("-", "restored", "restore")
     np.testing.assert_array_equal(read_rgb(tmp_path / "a.png"), 255 - bright())
     for data in (b"", b"no picture", stream.getvalue()[:90]):
         result = restore("-", input=data)
@@ -270,6 +314,16 @@ def test_standard_input_and_output(tmp_path: Path) -> None:
     assert restore(tmp_path, "--out", "-").exit_code == 1
     assert restore("-", tmp_path / "a.png").exit_code == 2
     assert restore("-", "--json", input=b"").exit_code == 2
+    # Another format's suffix is followed or refused, and what is lost is told.
+    strange = restore("-", "--out", tmp_path / "a.xyz", input=stream.getvalue())
+    assert strange.exit_code == 1
+    assert ".xyz" in strange.stderr
+    moving = io.BytesIO()
+    more = [Image.fromarray(bright(seed=1))]
+    Image.fromarray(bright()).save(moving, format="GIF", save_all=True, append_images=more)
+    first = restore("-", "--out", tmp_path / "a.gif", "--json", input=moving.getvalue())
+    assert lines(first)[0]["message"] == "only the first of 2 frames"
+    assert "only the first of 2 frames" in first.stderr
 
 
 def test_wrong_usage_is_told(tmp_path: Path) -> None:
@@ -416,6 +470,31 @@ def test_parquet_is_restored_in_batches_and_keeps_its_layout(tmp_path: Path) -> 
 # --------------------------------------------------------------------------------------- pieces
 
 
+def test_parquet_that_failed_is_not_finished(tmp_path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    data = [encoded(bright()), b"no picture"]
+    source, out = tmp_path / "in" / "s.parquet", tmp_path / "out"
+    source.parent.mkdir()
+    pq.write_table(pa.table({"image": data, "path": ["a", "b"]}), source)
+    wrong = restore(source.parent, "--out", out, "--column", "path")
+    assert wrong.exit_code == 1
+    assert "the column 'path' is of string" in wrong.stderr
+    assert not (out / "s.parquet").exists()
+    for again in (False, True):
+        result = restore(source.parent, "--out", out)
+        assert result.exit_code == 1
+        assert ("1 failed in an earlier run" in result.stderr) == again
+        assert "blur_error" in result.stderr
+    assert pq.read_table(out / "s.parquet")["blur_action"].to_pylist() == ["restore", None]
+    pq.write_table(pa.table({"image": data[:1]}), source)
+    assert "1 restored" in restore(source.parent, "--out", out, "--overwrite").stderr
+    skipped = restore(source.parent, "--out", out)
+    assert skipped.exit_code == 0
+    assert "1 skipped" in skipped.stderr
+
+
 def test_collect_names_every_result_once(tmp_path: Path) -> None:
     save(tmp_path / "a.png", bright())
     assert collect([str(tmp_path), str(tmp_path / "a.png")], str(tmp_path / "out")) == [
@@ -438,7 +517,7 @@ def test_one_bad_picture_in_a_batch_does_not_spoil_it(tmp_path: Path) -> None:
 
     statuses = [outcome.status for outcome in restore_jobs(jobs, picky, Options())]
     assert statuses == ["restored", "restored", "failed", "restored", "restored"]
-    data, decision = restore_stream(encoded(bright()), mend)
+    data, decision, _ = restore_stream(encoded(bright()), mend)
     np.testing.assert_array_equal(read_rgb(io.BytesIO(data)), 255 - bright())
     assert decision.action == "restore"
 

@@ -14,13 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import DataError, ImageError
-from ..images import name_of, read_rgb
+from ..images import name_of, picture_suffixes, read_rgb
 from .pack import FACE, Faces, Gathering, add_pack
 
 RECORD_MAGIC = 0xCED7230A
 """First word of every RecordIO record."""
-
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_faces(paths: Sequence[Path]) -> Faces:
@@ -50,7 +48,7 @@ def _add(path: Path, gathered: Gathering, prefix: str) -> dict[str, Any]:
     if path.suffix == ".parquet" and not path.is_dir():
         return add_pack(path, gathered, prefix)
     if path.is_dir():
-        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in SUFFIXES)
+        files = sorted(p for p in path.rglob("*") if p.suffix.lower() in picture_suffixes())
         _collect(path, ((p.name, p.parent.name, read_rgb(p)) for p in files), gathered, prefix)
     elif path.suffix == ".tar":
         _collect(path, read_webdataset(path), gathered, prefix)
@@ -79,7 +77,8 @@ def _collect(
             )
         gathered.add(name, prefix + identity, pixels, (down // 2, across // 2))
     if size is None:
-        raise DataError(f"{path} holds no face.", f"Expected pictures ({', '.join(SUFFIXES)}).")
+        known = ", ".join(sorted(picture_suffixes()))
+        raise DataError(f"{path} holds no face.", f"Expected pictures ({known}).")
 
 
 def _decode(path: Path, name: str, data: bytes) -> NDArray[np.uint8]:
@@ -114,7 +113,7 @@ def read_webdataset(path: Path) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
 def _sample(path: Path, held: dict[str, dict[str, bytes]]) -> Iterator[tuple[str, str, NDArray[np.uint8]]]:
     for stem, parts in held.items():
         for suffix, data in parts.items():
-            if f".{suffix}" in SUFFIXES:
+            if f".{suffix}" in picture_suffixes():
                 named = parts["cls"].decode(errors="replace").strip() if "cls" in parts else ""
                 identity = named or stem.rpartition("/")[0]
                 yield stem, identity, _decode(path, stem, data)

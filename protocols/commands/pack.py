@@ -28,8 +28,6 @@ _BATCH = 256
 MARGIN = 22
 """Pixels of a photograph kept around its face: half of ``training.pairs.WINDOW``, which the kernels fill."""
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
-
 
 def find_faces(folder: Path) -> list[tuple[Path, str]]:
     """Pictures of a folder with their identities.
@@ -42,6 +40,8 @@ def find_faces(folder: Path) -> list[tuple[Path, str]]:
     DataError
         If the folder is missing or holds no picture.
     """
+    from blurface.images import picture_suffixes
+
     if not folder.is_dir():
         raise DataError(f"{folder} is no folder.", "Give a folder of aligned face pictures.")
     table: dict[str, str] = {}
@@ -62,9 +62,10 @@ def find_faces(folder: Path) -> list[tuple[Path, str]]:
                     "Write both, with a space between them.",
                 ) from None
             table[name] = identity.strip()
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES)
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in picture_suffixes())
     if not files:
-        raise DataError(f"{folder} holds no picture.", f"Expected files of {', '.join(SUFFIXES)}.")
+        known = ", ".join(sorted(picture_suffixes()))
+        raise DataError(f"{folder} holds no picture.", f"Expected files of {known}.")
     return [(path, table.get(path.name, path.parent.name)) for path in files]
 
 

@@ -6,7 +6,7 @@ import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -66,7 +66,7 @@ class Recipe:
     type=click.Choice(["auto", "fp32", "bf16", "int8"]),
     default="auto",
     show_default=True,
-    help="Of the arithmetic; int8 with onnxruntime or openvino.",
+    help="Of the arithmetic; int8 with onnxruntime, openvino or auto.",
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda, cuda:1 ...")
 @click.option("--gate/--no-gate", default=True, help="Leave sharp pictures as they are (default).")
@@ -121,15 +121,15 @@ def restore(
 
     Exit code 0 when all is done, 1 when some or all failed (the rest is done), 2 for wrong usage.
     """
-    if precision == "int8" and backend not in ("onnxruntime", "openvino"):
-        raise click.UsageError("--precision int8 needs --backend onnxruntime or openvino.")
+    if precision == "int8" and backend == "torch":
+        raise click.UsageError("--precision int8 needs --backend onnxruntime, openvino or auto.")
     recipe = Recipe(model, backend, device, gate, batch_size, faces, precision)
     if "-" in inputs or out == "-":
         if len(inputs) > 1 or suffix is not None or compare or engine == "ray":
             raise click.UsageError(
                 "- (standard input or output) is for one picture, without --suffix, --compare or Ray."
             )
-        _restore_one(recipe, inputs[0], out, quality, as_json)
+        _restore_one(recipe, inputs[0], out, quality, as_json, quiet)
         return
     from blurface.collection import TABLE_SUFFIX, Options, collect
 
@@ -174,7 +174,11 @@ def _with_ray(
 ) -> Iterator[Outcome]:
     from blurface.ray_engine import restore_with_ray
 
-    gpus = 1.0 if recipe.device.startswith("cuda") else 0.0
+    # What cannot be built is told here, before a cluster starts; the GPUs may be elsewhere.
+    replace(recipe, device="cpu")()
+    gpus: float | None = 1 if recipe.device.startswith("cuda") else 0
+    if recipe.device == "auto" and recipe.backend in ("torch", "auto") and recipe.precision != "int8":
+        gpus = None  # one an actor, where there are any
     return restore_with_ray(
         jobs, recipe, options, batch_size=batch_size, actors=actors, gpus=gpus, address=address
     )
@@ -212,13 +216,14 @@ def _shown(path: str) -> str:
     return name_of(path)
 
 
-def _restore_one(recipe: Recipe, source: str, out: str | None, quality: int, as_json: bool) -> None:
+def _restore_one(
+    recipe: Recipe, source: str, out: str | None, quality: int, as_json: bool, quiet: bool
+) -> None:
     """Restore standard input (``-``) or a file, to standard output or a file."""
-    from PIL import Image
-
-    from blurface.collection import restore_stream
+    from blurface.collection import STATUS, restore_stream
     from blurface.errors import InputError
     from blurface.files import write_atomic
+    from blurface.images import format_of
 
     to_stdout = out is None or out == "-"
     if to_stdout and as_json:
@@ -231,12 +236,16 @@ def _restore_one(recipe: Recipe, source: str, out: str | None, quality: int, as_
         if not Path(source).is_file():
             raise InputError(f"{_shown(source)} is no picture file.", "Name one for --out -.")
         data, name = Path(source).read_bytes(), source
-    format = None if to_stdout else Image.registered_extensions().get(Path(str(out)).suffix.lower())
-    restored, decision = restore_stream(data, recipe(), quality=quality, name=name, format=format)
+    target = Path(str(out))
+    format = None if to_stdout or not target.suffix else format_of(target)
+    restored, decision, note = restore_stream(data, recipe(), quality=quality, name=name, format=format)
     if to_stdout:
         sys.stdout.buffer.write(restored)
         sys.stdout.buffer.flush()
     else:
-        write_atomic(Path(str(out)), restored)
+        write_atomic(target, restored)
+    if note and not quiet:
+        click.echo(f"note: {_shown(name)}: {note}.", err=True)
     if as_json:
-        click.echo(json.dumps({"source": "-", "target": out, **asdict(decision)}))
+        told = {"status": STATUS[decision.action], **asdict(decision), "message": note}
+        click.echo(json.dumps({"source": source, "target": out, **told}))

@@ -19,9 +19,6 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".ppm")
-"""Names of picture files end so (in any case)."""
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -290,9 +287,11 @@ class Gallery:
 
     def _pictures(self, folder: Path) -> dict[str, Path]:
         """Pictures of a folder by key: the stem, or the whole name where two share a stem."""
+        from blurface.images import picture_suffixes
+
         found: dict[str, Path] = {}
         for path in _entries(folder):
-            if path.suffix.lower() not in SUFFIXES or not path.is_file():
+            if path.suffix.lower() not in picture_suffixes() or not path.is_file():
                 continue
             if not carriable(path.name):
                 self.skipped += 1

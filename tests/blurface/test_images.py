@@ -19,11 +19,22 @@ import torch
 from hypothesis import given, settings
 from hypothesis.extra import numpy as hnp
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from blurface.errors import ImageError
 from blurface.files import replacing
-from blurface.images import MAX_PIXELS, encode_image, open_image, read_rgb, upright, write_image
+from blurface.images import (
+    MAX_PIXELS,
+    encode_image,
+    frames_of,
+    keeps_orientation,
+    open_image,
+    picture_suffixes,
+    read_rgb,
+    upright,
+    write_image,
+)
 from blurface.packets import unpack
 
 WIDTH, HEIGHT = 10, 14
@@ -463,7 +474,7 @@ def test_writes_atomically_and_with_usual_permissions(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
     before = path.read_bytes()
     with pytest.raises(ImageError):
-        write_image(path, Image.new("HSV", (2, 2)), format="PNG")
+        write_image(path, Image.new("LAB", (2, 2)), format="PNG")
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
@@ -545,3 +556,121 @@ def test_advice_helps_and_messages_name_the_target(tmp_path: Path) -> None:
 def test_unknown_suffix(tmp_path: Path) -> None:
     with pytest.raises(ImageError, match="xyz"):
         write_image(tmp_path / "a.xyz", picture())
+
+
+def test_text_in_the_place_of_metadata_means_nothing() -> None:
+    """A PNG's text chunk lands in Pillow's ``info`` under whatever name it has."""
+    text = PngInfo()
+    for key in ("dpi", "icc_profile", "transparency", "exif"):
+        text.add_text(key, "300")
+    stream = io.BytesIO()
+    Image.fromarray(picture()).save(stream, format="PNG", pnginfo=text)
+    like = open_image(stream)
+    np.testing.assert_array_equal(read_rgb(stream), picture())
+    for format in ("PNG", "JPEG", "TIFF", "WEBP"):
+        encoded = encode_image(through(like), format, like=like)
+        assert open_image(io.BytesIO(encoded)).size == (WIDTH, HEIGHT)
+    # Of a picture that a caller has opened himself as well.
+    np.testing.assert_array_equal(np.asarray(through(Image.open(stream))), picture())
+
+
+def _strange_exif(orientation: int) -> bytes:
+    """Little-endian TIFF: the orientation, and an XResolution of text, which Pillow cannot write again."""
+    entries = struct.pack("<HHII", 0x0112, 3, 1, orientation) + struct.pack("<HHI4s", 0x011A, 2, 4, b"abc\0")
+    return b"Exif\0\0II*\0" + struct.pack("<IH", 8, 2) + entries + struct.pack("<I", 0)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_strange_exif_blocks_turn_pictures_all_the_same(orientation: int) -> None:
+    stream = io.BytesIO()
+    Image.fromarray(picture()).save(stream, format="JPEG", exif=_strange_exif(orientation), quality=95)
+    plain = io.BytesIO()
+    Image.fromarray(picture()).save(plain, format="JPEG", quality=95)
+    with Image.open(plain) as image:
+        image.getexif()[0x0112] = orientation
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(read_rgb(stream), expected)
+    turned, undo = upright(open_image(stream))
+    assert turned.getexif().get(0x0112, 1) == 1  # nobody turns it again
+    assert undo(turned).size == (WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("orientation", range(2, 9))
+@pytest.mark.parametrize("target", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("source", ["JPEG", "PNG", "WEBP"])
+def test_another_format_shows_the_same_way_up(source: str, target: str, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = orientation, "Maker"
+    halves = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+    halves[: HEIGHT // 2, :, 0] = halves[:, : WIDTH // 2, 1] = 255
+    stream = io.BytesIO()
+    Image.fromarray(halves).save(stream, format=source, exif=exif)
+    like = open_image(stream)
+    picture_, undo = upright(like)
+    after = undo(picture_) if keeps_orientation(target, like) else picture_
+    encoded = io.BytesIO(encode_image(after, target, like=like))
+    difference = read_rgb(encoded).astype(int) - read_rgb(stream)
+    assert np.abs(difference).mean() < 30  # turned wrongly, a quarter at least is 255 off
+    assert open_image(encoded).getexif()[0x010F] == "Maker"
+
+
+def test_pictures_become_what_a_format_can_hold() -> None:
+    deep = np.arange(HEIGHT * WIDTH, dtype=np.int32).reshape(HEIGHT, WIDTH) * 400
+    back = open_image(io.BytesIO(encode_image(Image.fromarray(deep), "PNG")))
+    np.testing.assert_array_equal(np.asarray(back).astype(np.int32), deep)
+    smooth = np.dstack([np.add.outer(np.arange(HEIGHT) * k, np.arange(WIDTH) * 8) for k in (2, 5, 8)])
+    printed = Image.fromarray(smooth.astype(np.uint8)).convert("CMYK")
+    for format in ("PNG", "BMP", "PPM", "GIF", "WEBP"):
+        shown = read_rgb(io.BytesIO(encode_image(printed, format)))
+        assert np.abs(shown.astype(int) - smooth).mean() < (8 if format in ("GIF", "WEBP") else 1)
+    clear = picture(channels=4)
+    clear[..., 3] = 255
+    clear[:4, :, 3] = 0
+    grey = Image.fromarray(np.dstack([clear[..., 0], clear[..., 3]]))
+    gif = open_image(io.BytesIO(encode_image(grey, "GIF"))).convert("RGBA")
+    assert (np.asarray(gif)[:4, :, 3] == 0).all()
+    assert (np.asarray(gif)[4:, :, 3] == 255).all()
+    for format in ("BMP", "PPM", "JPEG"):  # no transparency: white, not the colours that it hid
+        shown = read_rgb(io.BytesIO(encode_image(Image.fromarray(clear), format)))
+        assert shown[:3].min() >= (240 if format == "JPEG" else 255)
+
+
+def test_a_page_that_cannot_be_read_does_not_count() -> None:
+    stream = io.BytesIO()
+    second = Image.fromarray(picture(seed=1))
+    Image.fromarray(picture()).save(stream, format="TIFF", save_all=True, append_images=[second])
+    assert frames_of(open_image(stream)) == 2
+    data = bytearray(stream.getvalue())
+    # Of the second page: photometric interpretation and the samples' type to what nobody knows.
+    page = struct.unpack_from("<I", data, 4)[0]
+    page = struct.unpack_from("<I", data, page + 2 + 12 * struct.unpack_from("<H", data, page)[0])[0]
+    for entry in range(struct.unpack_from("<H", data, page)[0]):
+        at = page + 2 + 12 * entry
+        if struct.unpack_from("<H", data, at)[0] == 262:
+            struct.pack_into("<H", data, at + 8, 77)
+    broken = open_image(io.BytesIO(bytes(data)))
+    assert frames_of(broken) == 1
+    np.testing.assert_array_equal(np.asarray(broken), picture())
+
+
+def test_suffixes_are_those_of_the_formats_that_are_read() -> None:
+    assert {
+        ".png",
+        ".jpg",
+        ".jpeg",
+        ".jfif",
+        ".webp",
+        ".tif",
+        ".bmp",
+        ".gif",
+        ".pgm",
+        ".jp2",
+    } <= picture_suffixes()
+    assert not {".eps", ".pdf", ".svg", ".txt", ".parquet"} & picture_suffixes()
+
+
+def test_a_range_for_each_channel_needs_channels() -> None:
+    limits = ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    for grey in (np.zeros((4, 4), np.float32), torch.zeros(1, 1, 4, 4), Image.new("F", (4, 4))):
+        with pytest.raises(ImageError, match="is grey, and value_range has values for three channels"):
+            unpack(grey, value_range=limits)

@@ -24,7 +24,7 @@ ALL_NETWORKS = $(WITH_CONTROL) --restorer deepdeblur
 RUN = $(BLURFACE) verify --jobs $(JOBS)
 TABLES = $(BLURFACE) tables --jobs $(JOBS)
 # Those of these runs that are there.
-finished = $(patsubst %/results.csv,--run %,$(wildcard $(1:%=$(OUT)/%/results.csv)))
+finished = $(patsubst %/run.json,--run %,$(wildcard $(1:%=$(OUT)/%/run.json)))
 READY = $(if $(filter $(BIN)/blurface,$(BLURFACE)),$(VENV)/.installed)
 
 .PHONY: verify test lint clean pictures results results-lfw results-lfw-aligned results-lfw-time results-plain results-edgeface \
@@ -85,13 +85,13 @@ results-plain results-deepdeblur: results-%: $(READY)
 	$(RUN) --pairs lfw --restorer none --restorer $* --verifier mobilefacenet $(WHOLE) --out $(OUT)/lfw-$*
 
 # Table 3 from the runs on the whole of LFW.
-$(OUT)/lfw-mobilefacenet/results.csv:
+$(OUT)/lfw-mobilefacenet/run.json:
 	$(MAKE) results-lfw
 
-$(OUT)/lfw-plain/results.csv:
+$(OUT)/lfw-plain/run.json:
 	$(MAKE) results-plain
 
-results-tables: $(READY) $(OUT)/lfw-mobilefacenet/results.csv $(OUT)/lfw-plain/results.csv
+results-tables: $(READY) $(OUT)/lfw-mobilefacenet/run.json $(OUT)/lfw-plain/run.json
 	$(TABLES) --which 3 --run $(OUT)/lfw-mobilefacenet --run $(OUT)/lfw-plain \
 	  $(call finished,lfw-deepdeblur) --out $(OUT)/table3
 
@@ -144,7 +144,7 @@ results-times: $(READY)
 METHODS = krishnan chakrabarti levin pan sun michaeli perrone
 QUICK = krishnan levin pan
 
-results-methods: $(READY) $(METHODS:%=$(OUT)/lfw-50/%/results.csv) $(QUICK:%=$(OUT)/lfw-500/%/results.csv)
+results-methods: $(READY) $(METHODS:%=$(OUT)/lfw-50/%/run.json) $(QUICK:%=$(OUT)/lfw-500/%/run.json)
 	$(MAKE) results-methods-networks results-methods-table
 
 # Our networks on the same pairs.
@@ -155,10 +155,10 @@ results-methods-networks: $(READY)
 results-methods-table: $(READY)
 	$(TABLES) --which 2 $(call finished,lfw-50/networks $(METHODS:%=lfw-50/%) lfw-500/networks $(QUICK:%=lfw-500/%)) --out $(OUT)/table2
 
-$(OUT)/lfw-50/%/results.csv: | $(READY)
+$(OUT)/lfw-50/%/run.json: | $(READY)
 	$(RUN) --pairs lfw --restorer none --restorer $* --verifier mobilefacenet $(call PART,50) --out $(@D)
 
-$(OUT)/lfw-500/%/results.csv: | $(READY)
+$(OUT)/lfw-500/%/run.json: | $(READY)
 	$(RUN) --pairs lfw --restorer none --restorer $* --verifier mobilefacenet $(call PART,500) --out $(@D)
 
 # Table 5, figures 4 and 9: variants of the small paper network of configs/ablation.toml, which are trained first on

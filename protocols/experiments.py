@@ -236,5 +236,7 @@ class Experiment:
         summary = self.summarise(evaluation)
         if out is not None:
             record = run_record(self.options(), began, evaluation)
-            results.write(summary, run_tables(summary), out, record, places(self.data_root))
+            known = places(self.data_root)
+            shown = results.published(summary, known)
+            results.write(shown, run_tables(shown), out, record, known)
         return summary

@@ -25,6 +25,7 @@ from .aligned import FaceSet, align_faces
 from .datasets import Pair, PairList, Protocol
 from .degradation import from_bytes, to_bytes
 from .experiments import Experiment
+from .record import hide, places
 from .run_folder import Run
 from .runner import CONTROL, SHARP, Choice, blurred, build_restorer, face_window, margin_for
 
@@ -124,7 +125,10 @@ class Pictures:
     def restorer(self, name: str) -> Restorer:
         """The restorer, with the experiment's options."""
         if name not in self._restorers:
-            choice = next((c for c in self.experiment.restorers if c.name == name), Choice(name))
+            # A finished run has folders by name in it.
+            known = places(self.experiment.data_root)
+            named = (c for c in self.experiment.restorers if name in (c.name, hide(c.name, known)))
+            choice = next(named, Choice(name))
             self._restorers[name] = build_restorer(choice, self.experiment.device)
         return self._restorers[name]
 
@@ -220,7 +224,7 @@ def check_restorer(run: Run, pictures: Pictures, name: str) -> None:
         return
     measured = run.record.get("fingerprints", {}).get("restorers", {}).get(name)
     try:
-        now = pictures.restorer(name).fingerprint()
+        now = hide(pictures.restorer(name).fingerprint(), run.record["places"])
     except BlurfaceError as error:
         raise PicturesUnavailable(f"{name} cannot be built: {error.message}", error.hint) from error
     if now != measured:

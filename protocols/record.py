@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from blurface import __version__, assets
-
-from .processes import processor_name, processors
+from blurface.processes import processor_name, processors
 
 if TYPE_CHECKING:
     from .runner import Evaluation
@@ -45,23 +44,24 @@ def places(data_root: Path | None = None) -> Places:
 
 
 def hide(value: Any, known: Places) -> Any:
-    """JSON values with the names of folders in place of their paths; the longest path first."""
+    """JSON values and keys with the names of folders in place of their paths; the longest path first."""
     if isinstance(value, dict):
-        return {key: hide(entry, known) for key, entry in value.items()}
+        return {hide(key, known): hide(entry, known) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [hide(entry, known) for entry in value]
     if isinstance(value, Path):
         value = str(value)
     if isinstance(value, str):
         for path in sorted(known, key=len, reverse=True):
-            value = re.sub(rf"{re.escape(path)}(?![^/;,:\s'\"])", known[path], value)
+            # Whole paths: not the end of a longer one, nor the beginning of a longer name.
+            value = re.sub(rf"(?<![\w./-]){re.escape(path)}(?![^/;,:\s'\"])", known[path], value)
     return value
 
 
 def unhide(value: Any, known: Places) -> Any:
     """The inverse of :func:`hide` where a folder is known."""
     if isinstance(value, dict):
-        return {key: unhide(entry, known) for key, entry in value.items()}
+        return {unhide(key, known): unhide(entry, known) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [unhide(entry, known) for entry in value]
     if isinstance(value, str):

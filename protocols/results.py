@@ -516,6 +516,30 @@ def slug(name: str) -> str:
     return "".join(c if c.isalnum() or c in "-_." else "-" for c in name)
 
 
+def published(summary: Summary, known: Places) -> Summary:
+    """A summary whose names and conditions name no folder of this machine, for :func:`write`.
+
+    Parameters
+    ----------
+    summary : Summary
+    known : dict
+        Folders that are written by name (:func:`protocols.record.places`).
+    """
+    names = ("verifier", "restorer", "kernel_set")
+    rows = [
+        dataclasses.replace(row, **{name: hide(getattr(row, name), known) for name in names})
+        for row in summary.rows
+    ]
+    scores = {
+        hide(verifier, known): frame.assign(
+            restorer=frame["restorer"].cat.rename_categories(lambda name: hide(name, known))
+        )
+        for verifier, frame in summary.scores.items()
+    }
+    verifiers, restorers = hide(summary.verifiers, known), hide(summary.restorers, known)
+    return Summary(rows, scores, hide(summary.about, known), verifiers, restorers, summary.kernels)
+
+
 def write(
     summary: Summary, made: Iterable[Table], folder: Path, record: Mapping[str, Any], known: Places
 ) -> list[Path]:
@@ -526,13 +550,15 @@ def write(
     Parameters
     ----------
     summary : Summary
+        As it may be published (:func:`published`).
     made : iterable of Table
+        Of this summary.
     folder : Path
         Created where missing.
     record : mapping
         ``run.json``: command, versions, machine, times. Everything else is a function of the figures.
     known : dict
-        Folders of this machine that are written by name (:func:`protocols.record.places`).
+        Folders of this machine that are written by name, for the record.
     """
     written: list[Path] = []
 
@@ -543,23 +569,20 @@ def write(
     # Until all is there again the folder is no finished run's; a page in it is an earlier one's.
     for name in ("run.json", "report.html"):
         (folder / name).unlink(missing_ok=True)
-    about = hide(summary.about, known)
-    rows = [dataclasses.replace(row, kernel_set=hide(row.kernel_set, known)) for row in summary.rows]
-    shown = dataclasses.replace(summary, rows=rows, about=about)
-    put("results.csv", results_csv(rows))
-    put("results.json", results_json(shown))
+    put("results.csv", results_csv(summary.rows))
+    put("results.json", results_json(summary))
     for verifier, frame in summary.scores.items():
         stream = io.BytesIO()
         frame.to_parquet(stream, index=False)
         put(f"scores/{slug(verifier)}.parquet", stream.getvalue())
     for table in made:
-        plain = dataclasses.replace(table, title=hide(table.title, known), notes=hide(table.notes, known))
-        written += plain.write(folder / "tables")
+        written += table.write(folder / "tables")
     put(LOCAL, json.dumps(known, indent=1) + "\n")
     for old in {*folder.glob("scores/*.parquet"), *_tables_in(folder / "tables")} - set(written):
         old.unlink()
     # Last: where it is there, the rest is complete.
-    put("run.json", json.dumps({**hide(dict(record), known), "about": about}, indent=2, default=str) + "\n")
+    whole = {**hide(dict(record), known), "about": summary.about}
+    put("run.json", json.dumps(whole, indent=2, default=str) + "\n")
     return written
 
 

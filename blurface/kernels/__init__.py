@@ -66,7 +66,8 @@ def join_kernel_sets(
 ) -> tuple[KernelSet, dict[str, str]]:
     """One kernel set of several, and the set that each kernel comes from.
 
-    Where two sets name a kernel alike, all names get their set's before them.
+    Where two sets name a kernel alike, all names get their set's before them; of a file's path the last
+    part, counted where two have the same.
 
     Parameters
     ----------
@@ -79,8 +80,13 @@ def join_kernel_sets(
     sets = [create_kernel_set(name, data_root).centred(centre) for name in names]
     every = [kernel.name for each in sets for kernel in each.kernels]
     clash = len(set(every)) < len(every)
+    titles: dict[str, str] = {}
+    for each in sets:
+        title = each.name.rpartition("/")[2]
+        number = sum(other.rpartition("/")[2] == title for other in titles)
+        titles.setdefault(each.name, f"{title}-{number + 1}" if number else title)
     named = [
-        (f"{each.name}/{kernel.name}" if clash and len(sets) > 1 else kernel.name, kernel, each.name)
+        (f"{titles[each.name]}/{kernel.name}" if clash and len(sets) > 1 else kernel.name, kernel, each.name)
         for each in sets
         for kernel in each.kernels
     ]

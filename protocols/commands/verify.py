@@ -150,8 +150,7 @@ def verify(
         click.echo("Stopped. Finished work is kept; the same command goes on from here.", err=True)
         sys.exit(130)
     summary = experiment.summarise(evaluation)
-    tables = run_tables(summary)
-    for table in tables:
+    for table in run_tables(summary):
         if table.name.startswith("accuracy") or table.name == "verifiers":
             click.echo(table.text())
     spent = time.time() - began
@@ -163,7 +162,9 @@ def verify(
         )
     if out is not None:
         record = run_record(click.get_current_context().params, began, evaluation)
-        results.write(summary, tables, out, record, places(data_root))
+        known = places(data_root)
+        shown = results.published(summary, known)
+        results.write(shown, run_tables(shown), out, record, known)
         click.echo(f"Results written to {out}.", err=True)
     if unreadable := evaluation.faces.unreadable_images:
         click.echo(

@@ -297,6 +297,12 @@ def test_joined_sets(tmp_path: Path) -> None:
     assert [kernel.name for kernel in clash.kernels] == names
     assert origin == dict(zip(names, ["linear:5,0", "linear:5,0;7,0", "linear:5,0;7,0"], strict=True))
     np.testing.assert_array_equal(clash.kernels[2].psf, linear_psf(7.0, 0.0))
+    # Of files, by their last part, so that no name is a path.
+    (tmp_path / "other").mkdir()
+    np.save(tmp_path / "other" / "off.npy", off)
+    files = [file, f"file:{tmp_path / 'other' / 'off.npy'}"]
+    clash, origin = join_kernel_sets(files, "mass")
+    assert origin == {"off.npy/off": files[0], "off.npy-2/off": files[1]}
     # Within one set alone, names are its own matter.
     np.savez(tmp_path / "k.npz", k1=off, **{"1": off})
     assert [k.name for k in join_kernel_sets([f"file:{tmp_path / 'k.npz'}"], "mass")[0].kernels] == ["1", "1"]

@@ -6,6 +6,7 @@ so a node that dies costs only what it was doing, and a run that was cut off is 
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -14,8 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from . import errors
 from .collection import Job, Mend, Options, Outcome, restore_jobs
-from .errors import InputError, MissingDependencyError
+from .errors import BlurfaceError, InputError, MissingDependencyError
 from .memory import keep_freed_memory
 
 
@@ -24,19 +26,28 @@ class _Actor:
 
     def __init__(self, build: Callable[[], Mend], options: Options, batch_size: int) -> None:
         keep_freed_memory()
-        self._mend = build()
+        self._error = ""
+        try:
+            self._mend = build()
+        except BlurfaceError as error:
+            # It travels as a row: of what stops an actor's making, Ray passes on the text alone.
+            self._error = json.dumps([type(error).__name__, error.message, error.hint])
         self._options = options
         self._batch_size = batch_size
 
     def __call__(self, rows: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         pairs = zip(rows["source"], rows["target"], strict=True)
         jobs = [Job(Path(os.fsdecode(source)), Path(os.fsdecode(target))) for source, target in pairs]
-        outcomes = list(restore_jobs(jobs, self._mend, self._options, batch_size=self._batch_size))
+        if self._error:
+            outcomes = [Outcome("", "", "failed")]
+        else:
+            outcomes = list(restore_jobs(jobs, self._mend, self._options, batch_size=self._batch_size))
         columns: dict[str, NDArray[Any]] = {
             "source": np.array([os.fsencode(outcome.source) for outcome in outcomes], object),
             "target": np.array([os.fsencode(outcome.target) for outcome in outcomes], object),
             "status": np.array([outcome.status for outcome in outcomes]),
             "message": np.array([outcome.message for outcome in outcomes]),
+            "error": np.array([self._error] * len(outcomes)),
         }
         scores = [np.nan if outcome.score is None else outcome.score for outcome in outcomes]
         return {**columns, "score": np.array(scores, np.float64)}
@@ -50,7 +61,7 @@ def restore_with_ray(
     batch_size: int = 32,
     actors: int | None = None,
     cpus: float = 1,
-    gpus: float = 0,
+    gpus: float | None = 0,
     address: str | None = None,
 ) -> Iterator[Outcome]:
     """Restore jobs with Ray Data.
@@ -67,7 +78,7 @@ def restore_with_ray(
     actors : int, optional
         Size of the pool; default as many as the cluster has room for.
     cpus, gpus : float
-        What one actor takes.
+        What one actor takes; ``gpus=None``: one where the cluster has any.
     address : str, optional
         Of a running cluster (``"auto"``, ``"ray://host:10001"``); without it the cluster that this
         process is connected to, else a local one.
@@ -83,6 +94,8 @@ def restore_with_ray(
         If Ray is not installed.
     InputError
         If the cluster cannot be reached or has no room for an actor.
+    BlurfaceError
+        What ``build`` raises in an actor.
     """
     try:
         import ray
@@ -106,6 +119,8 @@ def restore_with_ray(
     try:
         cluster: Any = ray  # its function is not typed
         total = cluster.cluster_resources()
+        if gpus is None:
+            gpus = 1 if total.get("GPU") else 0
         room = int(total.get("CPU", 0) // cpus) if cpus else len(jobs)
         if gpus:
             room = min(room, int(total.get("GPU", 0) // gpus))
@@ -134,6 +149,9 @@ def restore_with_ray(
             num_gpus=gpus,
         )
         for row in dataset.iter_rows():
+            if row["error"]:
+                kind, message, hint = json.loads(row["error"])
+                raise getattr(errors, kind, BlurfaceError)(message, hint)
             score = None if np.isnan(row["score"]) else float(row["score"])
             source, target = os.fsdecode(row["source"]), os.fsdecode(row["target"])
             yield Outcome(source, target, row["status"], score, row["message"])

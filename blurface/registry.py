@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from .errors import BlurfaceError, MissingDependencyError, UnknownNameError
+from .errors import BlurfaceError, InputError, MissingDependencyError, UnknownNameError
 
 T = TypeVar("T")
 
@@ -136,23 +136,33 @@ class Registry(Generic[T]):
         UnknownNameError
             If no entry has this name.
         BlurfaceError
-            If the factory does not take one of the options.
+            If the factory does not take one of the options, or makes nothing of their values.
         """
         entry = self.entry(name)
         factory = entry.load()
         _, colon, argument = name.partition(":")
         arguments = (argument,) if colon else ()
+        taken = ""
         try:
-            inspect.signature(factory).bind(*arguments, **options)
+            signature = inspect.signature(factory)
+            taken = f"Its options are {signature}."
+            signature.bind(*arguments, **options)
         except TypeError as error:
             given = ", ".join(options) or "none"
             raise BlurfaceError(
-                f"The {self.kind} {entry.name!r} cannot be built: {error} (options given: {given}).",
-                f"Its options are {inspect.signature(factory)}.",
+                f"The {self.kind} {entry.name!r} cannot be built: {error} (options given: {given}).", taken
             ) from error
         except ValueError:  # no signature to be had (a builtin): let the call itself speak
             pass
-        created: T = factory(*arguments, **options)
+        try:
+            created: T = factory(*arguments, **options)
+        except BlurfaceError:
+            raise
+        except (TypeError, ValueError) as error:
+            given = ", ".join([*map(repr, arguments), *(f"{key}={options[key]!r}" for key in options)])
+            raise InputError(
+                f"The {self.kind} {entry.name!r} cannot be built from {given or 'nothing'}: {error}.", taken
+            ) from error
         return created
 
     def entries(self) -> list[Entry]:

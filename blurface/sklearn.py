@@ -131,7 +131,8 @@ class DeblurTransformer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator): 
         check_is_fitted(self, "stage_")
         array = self._validated(X, reset=False)
         pictures = array.reshape(len(array), *self._shape(array.shape[1])) if array.ndim == 2 else array
-        if self.value_range == "fit" and self.value_range_ is not None:
+        # Integers span their type, whatever was learned.
+        if self.value_range == "fit" and self.value_range_ is not None and pictures.dtype.kind == "f":
             pictures = pictures.clip(*self.value_range_)
         if pictures.ndim == 3:
             pictures = pictures[..., None]

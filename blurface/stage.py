@@ -8,18 +8,20 @@ dtype('uint8')
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from .errors import BlurfaceError, ImageError, InputError, NoKernelError
+from .errors import BlurfaceError, ImageError, InputError, MissingDependencyError, NoKernelError
 from .gate import Action, Gate, action, kernel_spread
+from .networks import NETWORKS
 from .packets import ChannelOrder, ValueRange, unpack
-from .restorers import create_restorer
+from .restorers import create_restorer, restorers
 from .restorers.base import Restorer
 from .restorers.gated import Gated
 
@@ -126,7 +128,8 @@ class DeblurStage:
         device : str or torch.device
             ``"auto"`` is CUDA where there is any, else the CPU.
         backend : {"torch", "onnxruntime", "openvino", "auto"}
-            Who runs the network; the latter two run on the CPU and need their extra.
+            Who runs the network; ONNX Runtime and OpenVINO run on the CPU and need their extra. ``"auto"``
+            is the fastest that takes the options.
         gate : bool or Gate
             True uses the thresholds calibrated for these weights (every picture is restored where
             there are none), False restores every picture.
@@ -141,13 +144,12 @@ class DeblurStage:
             If no restorer or backend has this name.
         WeightsError
             If its weights are missing or corrupt.
+        MissingDependencyError
+            If what the backend needs is not installed.
         """
-        from .backends import best_backend
-
         resolved = resolve_device(device)
         if backend == "auto":
-            own = resolved.type != "cpu" or differentiable or options.get("precision") in ("bfloat16", "bf16")
-            backend = "torch" if own else "openvino" if "static" in options else best_backend(name)
+            backend = _backend_for(name, resolved.type != "cpu" or differentiable, options)
         if backend == "torch":
             restorer = create_restorer(name, device=resolved, **options)
         elif device == "auto" or resolved.type == "cpu":
@@ -155,7 +157,9 @@ class DeblurStage:
 
             restorer = create_backend_restorer(name, backend, **options)
         else:
-            raise InputError(f"The backend {backend!r} runs on the CPU, not on {device}.", "Use 'torch'.")
+            raise InputError(
+                f"The backend {backend!r} runs on the CPU, not on {device}.", "Use device='cpu', or 'torch'."
+            )
         if not isinstance(gate, bool | Gate):
             raise InputError(f"gate is {gate!r}.", "Use True, False or blurface.gate.Gate(low, high).")
         chosen = gate if isinstance(gate, Gate) else restorer.calibrated_gate() if gate else None
@@ -214,10 +218,11 @@ class DeblurStage:
         decisions: list[Decision | None] = [None] * len(packet)
         kernels: list[Tensor | None] = [None] * len(packet)
         wanted = self.differentiable and torch.is_grad_enabled()
+        scored = return_kernel or (return_info and self.restorer.estimates_kernel)
         for chunk in packet.chunks(self.batch_size, _BATCH_PIXELS):
             with _in_memory(chunk.size), torch.set_grad_enabled(wanted):
                 batch = chunk.load()
-                restored, estimate = self._restore(batch, return_kernel)
+                restored, estimate = self._restore(batch, scored)
                 score = None if estimate is None else kernel_spread(estimate)
                 weight = batch.new_ones(batch.shape[0])
                 if self.gate is not None and score is not None:
@@ -282,6 +287,26 @@ def resolve_device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise BlurfaceError(f"The device {str(device)!r} cannot be used: {reason}", "Use 'auto'.") from error
     return resolved
+
+
+def _backend_for(name: str, in_torch: bool, options: Mapping[str, Any]) -> str:
+    """What ``backend="auto"`` stands for; ``in_torch``: PyTorch alone serves, unless options rule it out."""
+    from .backends import best_backend
+
+    bfloat16 = options.get("precision") in ("bfloat16", "bf16")
+    asked = [option for option in ("model", "threads", "static") if option in options]
+    asked += ["precision='int8'"] if options.get("precision") == "int8" else []
+    if not asked or (name in restorers and name not in NETWORKS):  # which may have such options of their own
+        return "torch" if in_torch or bfloat16 else best_backend(name)
+    openvino = bfloat16 or "static" in options or str(options.get("model")).endswith(".xml")
+    runtimes = {"openvino": "openvino"} if openvino else {"onnxruntime": "onnx", "openvino": "openvino"}
+    for runtime in runtimes:
+        if find_spec(runtime):
+            return runtime
+    raise MissingDependencyError(
+        f"Only {' or '.join(runtimes)} takes {', '.join(asked)}, and it is not installed.",
+        f"Install it with: pip install 'blurface[{next(iter(runtimes.values()))}]'.",
+    )
 
 
 @contextmanager

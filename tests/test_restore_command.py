@@ -22,7 +22,7 @@ from torch import Tensor
 
 from blurface.cli import main
 from blurface.collection import Job, Options, by_stage, collect, restore_jobs, restore_stream, side_by_side
-from blurface.errors import ImageError, InputError
+from blurface.errors import ImageError, InputError, UnknownNameError
 from blurface.gate import Gate
 from blurface.images import read_rgb
 from blurface.restorers import restorers
@@ -530,7 +530,7 @@ def cluster() -> Iterator[None]:
     """A local Ray cluster that the commands find running."""
     ray = pytest.importorskip("ray", reason="Ray is not installed (extra: ray)")
     try:
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        ray.init(num_cpus=2, num_gpus=1, include_dashboard=False, log_to_driver=False)
     except Exception as error:  # of no narrower type
         # Ray gives its own processes 15 s to start, which a very busy machine exceeds.
         pytest.skip(f"Ray could start no local cluster: {str(error).strip().splitlines()[0]}")
@@ -576,7 +576,77 @@ def test_ray_gives_what_the_local_engine_gives_and_goes_on_after_a_break(tmp_pat
     (tmp_path / "there" / "1.png").unlink()
     (source / "broken.png").unlink()
     again = CliRunner().invoke(main, [*arguments, "--out", str(tmp_path / "there"), *engine])
-    assert again.exit_code == 0, again.stderr
-    assert "1 restored, 4 skipped of 5" in again.stderr
+    assert again.exit_code == 1
+    assert "1 restored, 3 skipped, 1 failed of 5" in again.stderr  # the table's picture is told again
     assert kept.stat().st_mtime_ns == stamp
     assert (tmp_path / "there" / "1.png").read_bytes() == (tmp_path / "here" / "1.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("model", "code"),
+    [("nonsense", 2), ("levin:abc", 1), ("exported:none.onnx", 1), ("fast:none.safetensors", 1)],
+)
+def test_what_cannot_be_built_is_told_before_a_cluster_starts(
+    model: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blurface.ray_engine.restore_with_ray", lambda *_, **options: pytest.fail("started"))
+    command = ["restore", str(save(tmp_path / "a.png", bright())), "--model", model]
+    here, there = (CliRunner().invoke(main, [*command, *engine]) for engine in ([], ["--engine", "ray"]))
+    assert there.exit_code == here.exit_code == code
+    assert there.stderr == here.stderr
+    assert len(there.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "gpus"),
+    [
+        ([], None),
+        (["--backend", "auto"], None),
+        (["--backend", "onnxruntime", "--model", "fast", "--precision", "int8"], 0),
+        (["--backend", "auto", "--model", "fast", "--precision", "int8"], 0),
+        (["--device", "cpu"], 0),
+        (["--device", "cuda:1"], 1),  # which this machine need not have
+    ],
+)
+def test_actors_take_a_gpu_where_they_compute_on_one(
+    arguments: list[str], gpus: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if "--precision" in arguments:
+        pytest.importorskip("onnxruntime")
+    asked = []
+
+    def engine(*args: Any, **options: Any) -> Iterator[Any]:
+        asked.append(options["gpus"])
+        return iter(())
+
+    monkeypatch.setattr("blurface.ray_engine.restore_with_ray", engine)
+    command = ["restore", str(save(tmp_path / "a.png", bright())), "--model", "invert-test", *arguments]
+    result = CliRunner().invoke(main, [*command, "--engine", "ray"])
+    assert result.exit_code == 0, result.stderr
+    assert asked == [gpus]
+
+
+@pytest.mark.usefixtures("cluster")
+def test_an_actors_error_comes_back_as_it_was_and_by_default_an_actor_has_the_cluster_s_gpu(
+    tmp_path: Path,
+) -> None:
+    from blurface.ray_engine import restore_with_ray
+
+    def build() -> Any:
+        import ray
+
+        raise UnknownNameError(f"GPU {ray.get_runtime_context().get_accelerator_ids()['GPU']}", "the mend")
+
+    with pytest.raises(UnknownNameError) as caught:
+        list(restore_with_ray([Job(tmp_path / "a.png", tmp_path / "b.png")], build, gpus=None))
+    assert str(caught.value) == "GPU ['0'] the mend"
+
+
+def test_eight_bits_run_where_a_runtime_is_chosen(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    command = ["restore", str(save(tmp_path / "a.png", bright())), "--precision", "int8", "--backend"]
+    assert CliRunner().invoke(main, [*command, "auto"]).exit_code == 0
+    assert Image.open(tmp_path / "a-restored.png").size == (16, 20)
+    refused = CliRunner().invoke(main, [*command, "torch"])
+    assert refused.exit_code == 2
+    assert "auto" in refused.stderr

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 import click
+from click.core import ParameterSource
 
 from ..errors import InputError
 
@@ -32,10 +33,12 @@ from ..errors import InputError
     help="Sharp aligned training faces, for int8: a folder or a packed file (blurface data pack).",
 )
 @click.option(
-    "--faces", type=click.IntRange(8), default=128, show_default=True, help="Faces to calibrate on."
+    "--faces", type=click.IntRange(8), default=128, show_default=True, help="Faces to calibrate on, for int8."
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the calibration's blur.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the calibration's blur, for int8.")
+@click.pass_context
 def export(
+    context: click.Context,
     model: str,
     weights: Path | None,
     format_: Literal["onnx", "openvino"],
@@ -58,6 +61,9 @@ def export(
         raise click.UsageError("--precision int8 is for --format onnx (OpenVINO reads it, too).")
     if precision == "int8" and calibration is None:
         raise click.UsageError("--precision int8 needs --calibration FACES.")
+    for option in ("calibration", "faces", "seed"):
+        if precision != "int8" and context.get_parameter_source(option) is not ParameterSource.DEFAULT:
+            raise click.UsageError(f"--{option} needs --precision int8.")
     from ..restorers import create_restorer
 
     options = {"weights": weights} if weights is not None else {}

@@ -82,7 +82,9 @@ class NetworkRestorer(Restorer):
         same = {} if self.bf16 else {id(weight): weight for weight in self.module.parameters()}
         prepared: Any = copy.deepcopy(self.module, same) if self.bf16 or prepares else self.module
         if prepares:
-            prepared.prepare(torch.bfloat16 if self.bf16 else torch.float32)
+            # What is tried out and kept must not be in a caller's precision.
+            with torch.autocast(self.device.type, enabled=False):
+                prepared.prepare(torch.bfloat16 if self.bf16 else torch.float32)
         if self.bf16:
             # Autocast would round the same weights again at every call.
             for part in prepared.modules():
@@ -103,8 +105,8 @@ class NetworkRestorer(Restorer):
         return Gate.of_weights(self.weights)
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """The precision that the network runs in."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bf16 else nullcontext()
+        """The precision that the network runs in, whatever a caller's autocast says."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
 
     def _restore(
         self, batch: Tensor, kernels: Tensor | None, return_kernel: bool

@@ -67,6 +67,18 @@ def test_wrong_options_are_named(name: str, options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("name", BLIND)
+def test_an_argument_of_no_use_is_named(name: str) -> None:
+    with pytest.raises(InputError, match=f"{name!r} cannot be built from 'abc'") as caught:
+        create_restorer(f"{name}:abc")
+    assert isinstance(caught.value.__cause__, ValueError)
+    with pytest.raises(InputError, match="kernel_size=None"):
+        create_restorer(name, kernel_size=None)
+    with pytest.raises(InputError, match="A kernel_size of 4") as own:
+        create_restorer(name, kernel_size=4)
+    assert own.value.__cause__ is None  # an error made for the user goes through as it is
+
+
+@pytest.mark.parametrize("name", BLIND)
 def test_blind_restorers_on_unusable_pictures(name: str) -> None:
     restorer = create_restorer(name, kernel_size=7, **BLIND[name])
     rng = np.random.default_rng(10)

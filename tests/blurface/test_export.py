@@ -31,7 +31,7 @@ from blurface.networks import build_network
 from blurface.quantise import mean_psnr, quantise_onnx
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
-from blurface.stage import DeblurStage
+from blurface.stage import DeblurStage, _backend_for
 from blurface.weights import FOLDER, list_models, model_digest, save_model
 
 onnx = pytest.importorskip("onnx")
@@ -303,6 +303,48 @@ def test_auto_takes_the_fastest_that_is_there(
     assert best_backend(name) == best
 
 
+@pytest.mark.parametrize("in_torch", [False, True])
+@pytest.mark.parametrize("bf16", [False, True])
+def test_auto_takes_a_runtime_for_what_only_runtimes_take(
+    in_torch: bool, bf16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("blurface.weights.bf16_is_fast", lambda: bf16)
+    monkeypatch.setattr("blurface.stage.find_spec", lambda name: name)
+    static = [(1, 112, 96)]
+    for options, best in (
+        ({"precision": "int8"}, "onnxruntime"),
+        ({"model": "x.onnx"}, "onnxruntime"),
+        ({"threads": 2}, "onnxruntime"),
+        ({"model": Path("x.xml")}, "openvino"),
+        ({"static": static}, "openvino"),
+        ({"precision": "int8", "static": static}, "openvino"),
+        ({"precision": "bf16", "threads": 2}, "openvino"),
+        ({"precision": "bf16"}, "torch"),
+    ):
+        assert _backend_for("deepdeblur", in_torch, options) == best
+    assert _backend_for("exported:x.onnx", in_torch, {"threads": 2}) == "torch"  # its own option
+    monkeypatch.setattr("blurface.stage.find_spec", lambda name: name if name == "openvino" else None)
+    assert _backend_for("fast", in_torch, {"precision": "int8"}) == "openvino"
+    monkeypatch.setattr("blurface.stage.find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"threads.*int8.*blurface\[onnx\]"):
+        _backend_for("fast", in_torch, {"precision": "int8", "threads": 2})
+
+
+def test_auto_runs_what_only_runtimes_take(exported: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("blurface.weights.bf16_is_fast", lambda: True)
+    for name, options in (
+        ("fast", {"precision": "int8"}),
+        ("untrained", {"model": exported, "threads": 2}),
+        (f"exported:{exported}", {"threads": 2}),
+    ):
+        stage = DeblurStage.from_pretrained(name, backend="auto", gate=False, **options)
+        assert stage.restorer.options() == {"backend": "onnxruntime", "precision": "fp32"}
+    with pytest.raises(InputError, match="no 8-bit model of 'deepdeblur'"):
+        DeblurStage.from_pretrained("deepdeblur", backend="auto", precision="int8")
+    with pytest.raises(InputError, match="CPU, not on meta"):  # as on cuda
+        DeblurStage.from_pretrained("fast", device="meta", backend="auto", precision="int8")
+
+
 def test_an_export_without_onnx_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingDependencyError, match=r"blurface\[onnx\]"):
@@ -425,6 +467,11 @@ def test_command_refuses_what_cannot_be(tiny: Path, tmp_path: Path) -> None:
     assert export(*weights, "--precision", "fp16").exit_code == 2
     assert export(*weights, "--precision", "int8").exit_code == 2
     assert export(*weights, "--precision", "int8", "--format", "openvino").exit_code == 2
+    for option in (("--calibration", tmp_path), ("--faces", 128), ("--seed", 0)):
+        result = export(*weights, *option, "--out", tmp_path / "a.onnx")
+        assert result.exit_code == 2
+        assert f"{option[0]} needs --precision int8" in result.stderr
+        assert not (tmp_path / "a.onnx").exists()
     result = export(*weights, "--out", tmp_path / "none" / "a.onnx")
     assert result.exit_code == 1
     assert "does not exist" in result.stderr

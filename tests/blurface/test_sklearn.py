@@ -88,6 +88,16 @@ def test_ranges() -> None:
         brighten().fit(np.zeros((1, 1, 1, 1, 1)))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_span_their_type_whatever_range_was_learned(dtype: type) -> None:
+    largest = np.iinfo(dtype).max
+    pictures = np.linspace(0.1 * largest, 0.4 * largest, 270).astype(dtype).reshape(3, 6, 5, 3)
+    transformer = brighten().set_params(value_range="fit").fit(pictures[:2])
+    restored = transformer.transform(pictures)
+    assert restored.dtype == dtype
+    np.testing.assert_allclose(restored, (largest + pictures.astype(np.float64)) / 2, atol=1)
+
+
 def test_torchvision_transform_touches_pictures_only() -> None:
     v2 = pytest.importorskip("torchvision.transforms.v2")
     from torchvision import tv_tensors

@@ -95,6 +95,14 @@ def test_without_gate_everything_is_restored_and_still_scored_on_request() -> No
     assert stage(torch.zeros(0, 3, 4, 4), return_kernel=True)[1].shape == (0, 1, 1)
 
 
+def test_without_gate_a_kernel_that_costs_nothing_is_scored() -> None:
+    stage = DeblurStage(Scored())
+    back, info = stage(faces(0.1, 0.9), return_info=True)
+    assert [d.score for d in info] == pytest.approx([0, spread(9)], abs=1e-6)
+    assert [d.action for d in info] == ["restore", "restore"]
+    assert torch.equal(back, stage(faces(0.1, 0.9)))
+
+
 def test_differentiable_on_request_only() -> None:
     x = faces(0.1, 0.3, 0.9).requires_grad_()
     assert not DeblurStage(BrightenRestorer())(x).requires_grad
@@ -134,6 +142,10 @@ def test_input_is_never_changed() -> None:
 class Detaches(BrightenRestorer):
     def _restore(self, batch: Tensor, kernels: Any, return_kernel: bool) -> Any:
         return batch.detach(), None
+
+
+class Scored(BrightenRestorer):
+    estimates_kernel = True
 
 
 class Oracle(BrightenRestorer):

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from skimage.data import astronaut
 
+from blurface.networks.packed import packing_serves
 from blurface.restorers import create_restorer
 from blurface.restorers.base import Restorer
 from blurface.stage import DeblurStage
@@ -43,6 +44,20 @@ def test_bfloat16_stays_near_float32(fast: Restorer) -> None:
     assert float((half - full).abs().max()) < 0.15
     assert float((half_kernel - kernel).abs().sum()) < 0.15
     assert float(half_kernel.sum()) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("name", ["fast", "deepdeblur"])
+def test_float32_is_float32_whatever_precision_the_caller_computes_in(name: str) -> None:
+    batch = torch.from_numpy(blurry_face()).permute(2, 0, 1)[None].contiguous()
+    restorer = create_restorer(name, precision="float32")
+    with_gradient = batch.clone().requires_grad_()
+    expected, differentiable = restorer.restore(batch), restorer.restore(with_gradient)
+    packing_serves.cache_clear()  # as in a process that builds its first network here
+    with torch.autocast("cpu", torch.bfloat16):
+        built = create_restorer(name, precision="bfloat16").in_float32()  # type: ignore[attr-defined]
+        for one in (restorer, built):
+            torch.testing.assert_close(one.restore(batch), expected, atol=1e-6, rtol=0)
+            torch.testing.assert_close(one.restore(with_gradient), differentiable, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(("dtype", "allowed"), [(torch.float16, 1e-3), (torch.bfloat16, 8e-3)])

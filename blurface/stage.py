@@ -282,7 +282,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-        torch.empty(0, device=resolved)
+        torch.empty(0, device=resolved).cpu()  # there and back: "meta" holds nothing
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise BlurfaceError(f"The device {str(device)!r} cannot be used: {reason}", "Use 'auto'.") from error

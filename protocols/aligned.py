@@ -25,9 +25,9 @@ from blurface.assets import sha256_file
 from blurface.errors import DataError, ImageError, InputError
 from blurface.files import replacing
 from blurface.fingerprints import code_digest
+from blurface.processes import default_jobs
 
 from .datasets import Protocol
-from .processes import default_jobs
 from .store import CellStore, CellWarning, cell_key
 
 CANVAS = 112

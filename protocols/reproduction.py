@@ -18,6 +18,7 @@ from verification import statistics
 
 from . import paper
 from .analysis import pair_shares
+from .kinds import unreadable
 from .results import MEAN, Summary, slug
 from .run_folder import cell, scores_of
 from .runner import CONTROL, SHARP
@@ -94,7 +95,7 @@ def time_table(
 
 
 def subset_table(summaries: Sequence[Summary], verifier: str) -> Table:
-    """Table 2: accuracy on a part of LFW, every restorer and kernel.
+    """Table 2: accuracy on a part of the pairs, every restorer and kernel; on LFW beside the paper's.
 
     Parameters
     ----------
@@ -105,7 +106,9 @@ def subset_table(summaries: Sequence[Summary], verifier: str) -> Table:
     """
     pairs = sorted({int(summary.about["pairs"]) for summary in summaries})
     size = "-".join(f"{count}" for count in pairs)
-    title = f"Accuracy (%) on {' and '.join(f'{c:,}' for c in pairs)} pairs of LFW, {verifier} (table 2)"
+    place = _place(summaries[0])
+    quoted = paper.SUBSET_ACCURACY if _on_lfw(summaries[0]) else {}
+    title = f"Accuracy (%) on {' and '.join(f'{c:,}' for c in pairs)} pairs of {place}, {verifier} (table 2)"
     columns = [
         Column("Method"),
         Column("Source"),
@@ -134,18 +137,19 @@ def subset_table(summaries: Sequence[Summary], verifier: str) -> Table:
             len(having),
             shown_interval(min(means), max(means)) if len(means) > 1 else None,
         )
-        if restorer in paper.SUBSET_ACCURACY:
+        if restorer in quoted:
             table.add(*_quoted_subset(restorer))
     named = {row[0] for row in table.rows}
-    for restorer in paper.SUBSET_ACCURACY:
+    for restorer in quoted:
         if title_of(restorer) not in named:
             table.add(*_quoted_subset(restorer))
     sharp = [summary.value(verifier, CONTROL, SHARP, "accuracy") for summary in _different(list(summaries))]
+    in_paper = f", {paper.SHARP_ACCURACY} in the paper (all of LFW)" if quoted else ""
     table.notes += [
-        f"Without blur: {np.mean(sharp) * 100:.2f} here, {paper.SHARP_ACCURACY} in the paper (all of LFW).",
+        f"Without blur: {np.mean(sharp) * 100:.2f} here{in_paper}.",
         "Interval: bootstrap over the pairs of all draws, each with all its kernels. p: McNemar's test "
-        "against none on the same pairs (clustered). A draw is a random part of LFW; spread: the lowest and "
-        "highest mean of the draws.",
+        f"against none on the same pairs (clustered). A draw is a random part of {place}; spread: the lowest "
+        "and highest mean of the draws.",
         _verifier_note(verifier),
     ]
     grey = [
@@ -157,7 +161,18 @@ def subset_table(summaries: Sequence[Summary], verifier: str) -> Table:
         table.notes.append(
             f"PSNR misses the colour of grey pictures, as by their authors: {', '.join(grey)}."
         )
+    table.notes += unreadable(summaries)
     return table
+
+
+def _on_lfw(summary: Summary) -> bool:
+    """Whether the paper's accuracies are of the same faces; ``lfw:NAME`` is another list of pairs."""
+    return str(summary.about["protocol"]).partition(":")[0] == "lfw"
+
+
+def _place(summary: Summary) -> str:
+    protocol = str(summary.about["protocol"])
+    return "LFW" if protocol == "lfw" else protocol
 
 
 def _option(summary: Summary, restorer: str, key: str) -> Any:
@@ -187,7 +202,7 @@ def _quoted_subset(restorer: str) -> list[Value]:
 
 
 def whole_table(summaries: Sequence[Summary], verifier: str) -> Table:
-    """Table 3: the whole of LFW, blurry against restored.
+    """Table 3: all pairs, blurry against restored; on LFW beside the paper's.
 
     Parameters
     ----------
@@ -207,12 +222,12 @@ def whole_table(summaries: Sequence[Summary], verifier: str) -> Table:
         Column("PSNR", 2, 1, "high", "dB"),
         Column("without blur", 2, 100),
     ]
-    title = f"Accuracy (%) on LFW, {summaries[0].about['pairs']:,} pairs, {verifier} (table 3)"
+    about, on_lfw = summaries[0].about, _on_lfw(summaries[0])
+    title = f"Accuracy (%) on {_place(summaries[0])}, {about['pairs']:,} pairs, {verifier} (table 3)"
     table = Table(f"table3-{slug(verifier)}", title, columns)
-    quoted: dict[str, tuple[str, float | None]] = {
-        CONTROL: ("blurry", paper.SHARP_ACCURACY),
-        paper.OURS: (title_of(paper.OURS), None),
-    }
+    quoted: dict[str, tuple[str, float | None]] = {}
+    if on_lfw:
+        quoted = {CONTROL: ("blurry", paper.SHARP_ACCURACY), paper.OURS: (title_of(paper.OURS), None)}
 
     def quote(name: str) -> None:
         label, sharp = quoted.pop(name)
@@ -238,13 +253,17 @@ def whole_table(summaries: Sequence[Summary], verifier: str) -> Table:
             quote(restorer)
     for restorer in list(quoted):
         quote(restorer)
-    table.notes += [
-        "Threshold chosen for each kernel on the other nine folds. Won back: share of the accuracy that blur "
+    others = {1: "fold", 9: "nine folds"}.get(about["folds"] - 1, f"{about['folds'] - 1} folds")
+    table.notes.append(
+        f"Threshold chosen for each kernel on the other {others}. Won back: share of the accuracy that blur "
         "costs. p: McNemar's test against blurry on the same pairs, over all kernels (clustered). Without "
-        "blur: sharp probes through the restorer.",
-        "The paper's numbers for kernels 5 to 8 are not in the text that these were taken from.",
-        _verifier_note(verifier),
-    ]
+        "blur: sharp probes through the restorer."
+    )
+    if on_lfw:
+        table.notes.append(
+            "The paper's numbers for kernels 5 to 8 are not in the text that these were taken from."
+        )
+    table.notes += [_verifier_note(verifier), *unreadable(summaries)]
     return table
 
 
@@ -287,6 +306,7 @@ def linear_table(summary: Summary, verifier: str) -> Table:
         f"Without blur: {sharp * 100:.2f}%. p: McNemar's test against none on the same pairs.",
         "The paper does not say which images its PSNR is a mean of.",
         _verifier_note(verifier),
+        *unreadable([summary]),
     ]
     return table
 
@@ -334,7 +354,7 @@ def linear_grid(summary: Summary, verifier: str, metric: str) -> Table:
     note = f"Columns: length in pixels; means over the angles {', '.join(f'{a:g}' for a in angles)}."
     if metric == "accuracy":
         note += " p: McNemar's test against none on the same pairs, over the angles (clustered)."
-    table.notes.append(note)
+    table.notes += [note, *unreadable([summary])]
     return table
 
 
@@ -395,6 +415,7 @@ def ablation_table(
         "Means over the kernels. p: McNemar's test on the same pairs, over all kernels (clustered).",
         "The paper calls the 1x1 reduction depth-wise convolution.",
         _verifier_note(verifier),
+        *unreadable(summary for _, summary, _ in models),
     ]
     return table
 

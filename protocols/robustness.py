@@ -14,8 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from blurface.errors import InputError
+
 from .experiments import Experiment
+from .kinds import require_alike, unreadable
 from .results import MEAN, Summary, slug
+from .run_folder import Run
 from .runner import CONTROL
 from .tables import Column, Table, shown_interval, shown_p, shown_restorer
 
@@ -69,6 +73,32 @@ def conditions(
     return list(dict.fromkeys([*grid, *(Condition(size=size) for size in sizes)]))
 
 
+def conditions_of(runs: Sequence[Run], where: str) -> list[tuple[Condition, Summary]]:
+    """Finished runs by their conditions.
+
+    Parameters
+    ----------
+    runs : sequence of Run
+    where : str
+        What they are to stand in, e.g. ``"Table robustness"``.
+
+    Raises
+    ------
+    InputError
+        If they differ in more than their conditions, or two are under the same one.
+    """
+    require_alike(runs, where, {"noise", "jpeg", "size"})
+    found: dict[Condition, Run] = {}
+    for run in runs:
+        condition = Condition.from_options(run.record["options"])
+        if (other := found.setdefault(condition, run)) is not run:
+            raise InputError(
+                f"{where} cannot hold two runs under {condition.name}: {other.name} and {run.name}.",
+                "Name one of them.",
+            )
+    return [(condition, run.summary) for condition, run in found.items()]
+
+
 def robustness_table(measured: Sequence[tuple[Condition, Summary]], verifier: str) -> Table:
     """Mean accuracy over the kernels under every condition, for every restorer.
 
@@ -114,6 +144,7 @@ def robustness_table(measured: Sequence[tuple[Condition, Summary]], verifier: st
         "Size: share of the photograph's width and height to which the probe was reduced. p: McNemar's test "
         "against none on the same pairs, over all kernels."
     )
+    table.notes += unreadable(summary for _, summary in measured)
     return table
 
 

@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 import blurface.kernels.convolve
-from blurface import assets
+from blurface import assets, processes
 from blurface.errors import BlurfaceError, InputError
 from blurface.fingerprints import code_digest
 from blurface.gate import kernel_spread
@@ -43,7 +43,6 @@ from verification import create_embedder, embedders
 from verification.embedders.base import Embedder
 
 from . import degradation as degradation_module
-from . import processes
 from . import quality as quality_module
 from .aligned import FaceSet, align_faces
 from .datasets import Protocol

@@ -18,7 +18,7 @@ MAY_IMPORT = {
     "protocols": {"protocols", "verification", "blurface"},
 }
 
-VERIFICATION_MAY_USE = {"errors", "registry", "assets", "images", "files", "fingerprints"}
+VERIFICATION_MAY_USE = {"errors", "registry", "assets", "images", "files", "fingerprints", "processes"}
 
 
 def imported_modules(path: Path) -> set[str]:

@@ -10,14 +10,12 @@ import hashlib
 import json
 import logging
 import sqlite3
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from importlib.metadata import version
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from blurface import processes
 from blurface.assets import cache_folder
 from blurface.errors import DataError, ImageError, InputError
 from blurface.images import name_of, read_rgb
@@ -38,6 +37,9 @@ _POINT_STEP = 0.01
 _OUTSIDE = ("shape of the mask", "non-empty list", "out of bounds")
 _LOG = logging.getLogger(__name__)
 _CHUNK = 64
+
+_Chunk = dict[str, Path]
+"""Photographs that are searched together, by digest."""
 
 
 @dataclass(frozen=True)
@@ -346,7 +348,7 @@ def locate(
         Called with (photographs done, photographs that were not in the cache).
     unreadable : callable, optional
         Called with (index in ``files``, the error as below) for every such file. If left out, the
-        first one is raised; what was found before it is kept in the cache.
+        first one that is met is raised; what was found before it is kept in the cache.
 
     Returns
     -------
@@ -379,26 +381,30 @@ def locate(
             report(index, error)
     known = cache.read(places, key)
     missing = [digest for digest in places if digest not in known]
-    chunks = [missing[start : start + _CHUNK] for start in range(0, len(missing), _CHUNK)]
-    paths = [[files[places[digest][0]] for digest in chunk] for chunk in chunks]
+    chunks = [
+        {digest: files[places[digest][0]] for digest in missing[start : start + _CHUNK]}
+        for start in range(0, len(missing), _CHUNK)
+    ]
     done = 0
+
+    def finished(chunk: _Chunk, found: list[Faces | ImageError]) -> None:
+        nonlocal done
+        results = dict(zip(chunk, found, strict=True))
+        fresh = {digest: item for digest, item in results.items() if isinstance(item, Faces)}
+        cache.write(fresh, key)
+        known.update(fresh)
+        for digest, item in results.items():
+            if isinstance(item, ImageError):
+                for index in places[digest]:
+                    message = item.message.replace(name_of(chunk[digest]), name_of(files[index]))
+                    report(index, ImageError(message, item.hint))
+        done += len(chunk)
+        if progress:
+            progress(done, len(missing))
+
     if progress and missing:
         progress(0, len(missing))
-    # Closed: an error raised here must not leave processes at work.
-    with closing(_find(paths, settings, torch.device(device), jobs)) as results:
-        for chunk, found in zip(chunks, results):
-            fresh = {digest: item for digest, item in zip(chunk, found) if isinstance(item, Faces)}
-            cache.write(fresh, key)
-            known.update(fresh)
-            for digest, item in zip(chunk, found):
-                if isinstance(item, ImageError):
-                    first = name_of(files[places[digest][0]])
-                    for index in places[digest]:
-                        message = item.message.replace(first, name_of(files[index]))
-                        report(index, ImageError(message, item.hint))
-            done += len(chunk)
-            if progress:
-                progress(done, len(missing))
+    _find(chunks, settings, torch.device(device), jobs, finished)
     meant: list[Detection | None] = [None] * len(files)
     for digest, faces in known.items():
         for index in places[digest]:
@@ -407,34 +413,37 @@ def locate(
 
 
 def _find(
-    chunks: list[list[Path]], settings: DetectorSettings, device: torch.device, jobs: int
-) -> Generator[list[Faces | ImageError], None, None]:
+    chunks: list[_Chunk],
+    settings: DetectorSettings,
+    device: torch.device,
+    jobs: int,
+    finished: Callable[[_Chunk, list[Faces | ImageError]], None],
+) -> None:
     if not chunks:
         return
     if jobs <= 1 or len(chunks) == 1 or device.type != "cpu":
         detector = Detector(settings, device)
-        yield from (_read_and_find(detector, chunk) for chunk in chunks)
+        for chunk in chunks:
+            finished(chunk, _read_and_find(detector, chunk))
         return
-    # Not forked: torch's threads do not survive a fork.
-    with ProcessPoolExecutor(
-        min(jobs, len(chunks)), get_context("spawn"), torch.set_num_threads, (1,)
-    ) as pool:
-        yield from pool.map(partial(_find_chunk, settings), chunks)
+    find = partial(_find_chunk, settings)
+    processes.run(chunks, jobs, processes.stay_on_one_thread, (), find, finished)
 
 
-_DETECTORS: dict[DetectorSettings, Detector] = {}
+@cache
+def _detector(settings: DetectorSettings) -> Detector:
+    """Of a process, made at its first photographs: what is wrong with it reaches the user from there."""
+    return Detector(settings)
 
 
-def _find_chunk(settings: DetectorSettings, paths: list[Path]) -> list[Faces | ImageError]:
-    if settings not in _DETECTORS:
-        _DETECTORS[settings] = Detector(settings)
-    return _read_and_find(_DETECTORS[settings], paths)
+def _find_chunk(settings: DetectorSettings, chunk: _Chunk) -> list[Faces | ImageError]:
+    return _read_and_find(_detector(settings), chunk)
 
 
-def _read_and_find(detector: Detector, paths: list[Path]) -> list[Faces | ImageError]:
+def _read_and_find(detector: Detector, chunk: _Chunk) -> list[Faces | ImageError]:
     """The faces of each file, or why it is no picture."""
     read: list[NDArray[np.uint8] | ImageError] = []
-    for path in paths:
+    for path in chunk.values():
         try:
             read.append(read_rgb(path))
         except ImageError as error:

@@ -167,4 +167,6 @@ def file_set(argument: str) -> KernelSet:
     KernelError
         If nothing usable is there.
     """
+    if not argument:
+        raise KernelError("No file is named.", "Put it after the colon, e.g. file:kernels.npz.")
     return KernelSet(f"file:{argument}", tuple(read_kernels(argument)), argument)

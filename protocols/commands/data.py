@@ -233,7 +233,14 @@ def pairs(
         root = Path(argument)
     else:
         raise DataError(f"No pairs can be drawn for {protocol!r}.", "Use facescrub or folder:PATH.")
-    lines, count = generate_pairs(Gallery(root.expanduser()), folds, per_fold, seed)
+    gallery = Gallery(root.expanduser())
+    if gallery.skipped:
+        click.echo(
+            f"blurface: {gallery.skipped} pictures are left out: a pair list cannot carry their name or "
+            "their person's (tabs, quotes, a leading # ...).",
+            err=True,
+        )
+    lines, count = generate_pairs(gallery, folds, per_fold, seed)
     write_pairs(out, lines, count)
     click.echo(f"{out}: {len(lines):,} pairs in {count} folds, seed {seed}")
 

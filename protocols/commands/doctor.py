@@ -16,8 +16,8 @@ from typing import Any
 import click
 
 from blurface import __version__, assets
+from blurface.processes import processor_name
 
-from ..processes import processor_name
 from .data import asset_row, folder_size
 from .options import data_root_option
 from .rows import shown, size_text

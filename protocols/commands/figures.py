@@ -304,28 +304,36 @@ class Artist:
 
     def of_runs(self, which: str) -> Iterator[Drawn]:
         """Figures of finished runs."""
-        from protocols.results import slug
-
         if not self.runs:
             raise InputError("It shows a run, and none is named.", "Name folders of finished runs.")
-        if which == "robustness":
-            yield from self._robustness()
-            return
+        drawn = 0
+        for each in self._robustness() if which == "robustness" else self._of_each(which):
+            drawn += 1
+            yield each
+        if not drawn:
+            raise InputError("None of the runs has what it shows.", "Run more pairs or other restorers.")
+
+    def _of_each(self, which: str) -> Iterator[Drawn]:
+        """A figure of every run that has what it shows."""
+        from protocols.results import slug
+
         runs = self.runs
         if which in ("7", "8"):
             protocol = {"7": "lfw", "8": "facescrub"}[which]
             runs = [run for run in runs if run.protocol.startswith(protocol)]
             if not runs:
                 raise InputError(f"None of the runs is on {protocol}.", "Name one that is.")
-        drawn = 0
         for run in runs:
+            suffix = "" if len(self.runs) == 1 else f"-{run.name}"
             for verifier in run.summary.verifiers:
-                for name, figure in self._one(which, run, verifier):
-                    drawn += 1
-                    suffix = "" if len(self.runs) == 1 else f"-{run.name}"
-                    yield f"{name}-{slug(verifier)}{suffix}", figure
-        if not drawn:
-            raise InputError("None of the runs has what it shows.", "Run more pairs or other restorers.")
+                try:
+                    for name, figure in self._one(which, run, verifier):
+                        yield f"{name}-{slug(verifier)}{suffix}", figure
+                except BlurfaceError as error:
+                    # The other runs may have it.
+                    click.echo(
+                        f"figures: {which} of {run.name}, {verifier}, cannot be drawn: {error}", err=True
+                    )
 
     def _one(self, which: str, run: Run, verifier: str) -> Iterator[Drawn]:
         import math
@@ -398,21 +406,25 @@ class Artist:
         yield "error-reject", figures.reject_curves(curves, note)
 
     def _robustness(self) -> Iterator[Drawn]:
-        from protocols.figures import lines_against, value_grid
-        from protocols.results import MEAN
-        from protocols.robustness import Condition, grid_of
+        import numpy as np
 
-        measured = [(Condition.from_options(run.record["options"]), run.summary) for run in self.runs]
-        if len({condition for condition, _ in measured}) < 2:
+        from protocols.figures import lines_against, value_grid
+        from protocols.results import MEAN, slug
+        from protocols.robustness import conditions_of, grid_of
+
+        measured = conditions_of(self.runs, "Figure robustness")
+        if len(measured) < 2:
             raise InputError(
                 "The runs are all under one condition.",
                 "Make them with: blurface tables --which robustness; then name OUT/runs/robustness-*.",
             )
-        first = measured[0][1]
-        for verifier in first.verifiers:
-            for restorer in first.restorers:
+        sized = sorted(
+            ((c.size, s) for c, s in measured if c.noise == 0 and c.jpeg is None), key=lambda each: each[0]
+        )
+        for verifier in measured[0][1].verifiers:
+            for restorer in dict.fromkeys(name for _, summary in measured for name in summary.restorers):
                 values, noises, jpegs = grid_of(measured, verifier, restorer)
-                if values.size > 1:
+                if np.isfinite(values).sum() > 1:
                     figure = value_grid(
                         values * 100,
                         [f"{noise:g}" for noise in noises],
@@ -421,25 +433,23 @@ class Artist:
                         y="noise",
                         title=f"{'blurry' if restorer == 'none' else restorer}: accuracy (%)",
                     )
-                    yield f"robustness-{restorer}-{verifier}", figure
-            sizes = sorted((c.size, s) for c, s in measured if c.noise == 0 and c.jpeg is None)
-            if len(sizes) > 1:
-                lines = {}
-                for restorer in first.restorers:
-                    rows = [summary.row(verifier, restorer, MEAN, "accuracy") for _, summary in sizes]
-                    lines[restorer] = [
-                        (row.value * 100, row.ci_low * 100, row.ci_high * 100)
-                        for row in rows
-                        if row is not None
-                    ]
+                    yield f"robustness-{slug(restorer)}-{slug(verifier)}", figure
+            if len(sized) > 1:
+                lines: dict[str, list[tuple[float, float, float]]] = {}
+                for restorer in sized[0][1].restorers:
+                    found = [summary.row(verifier, restorer, MEAN, "accuracy") for _, summary in sized]
+                    rows = [(r.value * 100, r.ci_low * 100, r.ci_high * 100) for r in found if r is not None]
+                    # A line is that of a restorer of all sizes.
+                    if len(rows) == len(sized):
+                        lines[restorer] = rows
                 figure = lines_against(
-                    [size for size, _ in sizes],
+                    [size for size, _ in sized],
                     lines,
                     xlabel="share of the photograph's width and height",
                     ylabel="verification accuracy (%)",
                     title=f"Smaller probes: {verifier}",
                 )
-                yield f"robustness-size-{verifier}", figure
+                yield f"robustness-size-{slug(verifier)}", figure
 
     def _faces_of(self, protocol: str, choices: tuple[Any, ...] = (), key: str = "") -> Pictures:
         """A few faces of a protocol under Levin's kernels; in LFW's place the face of the photograph."""
@@ -451,7 +461,7 @@ class Artist:
             experiment: Experiment = Experiment(
                 pairs=protocol,
                 data_root=self.data_root,
-                subset=max(2, 2 * self.faces),
+                subset=max(4, 2 * self.faces),  # fewer make one fold
                 seed=self.seed,
                 restorers=choices or self.restorers,
             )

@@ -19,7 +19,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 data_root_option = click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Searched first for data and weights (then BLURFACE_DATA, then the cache).",
 )
 restorer_options_option = click.option(

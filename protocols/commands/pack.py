@@ -267,8 +267,8 @@ def pack(
     because they have no embedding; the counts are printed and kept in the file.
     Pictures that cannot be used are named and left out; the exit code is then 1.
     """
+    from blurface.processes import processors
     from blurface.training.pack import write_pack
-    from protocols.processes import processors
 
     from .progress import PhaseProgress
 

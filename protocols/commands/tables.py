@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from blurface.errors import BlurfaceError, InputError
 
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from blurface.restorers.base import Restorer
     from protocols.experiments import Experiment
     from protocols.results import Summary
+    from protocols.run_folder import Run
     from protocols.runner import Border, Choice
     from protocols.tables import Table
 
@@ -57,11 +59,30 @@ DEFAULT_RESTORERS = (
 LEARNED = ("fast", "gated:fast", "deepdeblur", "plain")
 """Those that are quick enough for tables 3 to 5 and robustness, where none are named."""
 
+WITH_RUNS = {"which", "out", "runs", "data_root", "device", "jobs", "quiet"}
+"""Options that may stand beside ``--run``: finished runs have decided the others."""
+
+TIMED = {
+    "pairs",
+    "restorers",
+    "restorer_options",
+    "batches",
+    "rounds",
+    "time_limit",
+    "crops",
+    "border",
+    "kernel_centre",
+}
+"""Those that table 1, which no run holds, takes nevertheless."""
+
 Costs = dict[str, tuple[int | None, float | None]]
 
 
 @click.command()
-@click.option("--which", default=",".join(ALL), show_default=True, help="1 to 5, and robustness.")
+@click.option(
+    "--which",
+    help="1 to 5, and robustness; comma-separated.  [default: 1 to 4, with --model or --run also 5]",
+)
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False))
 @click.option(
     "--run",
@@ -85,7 +106,7 @@ Costs = dict[str, tuple[int | None, float | None]]
     "--subset",
     "subsets",
     multiple=True,
-    type=click.IntRange(min=2),
+    type=click.IntRange(min=4),
     default=(50,),
     show_default=True,
     help="Pairs of table 2. Repeatable; tables 4, 5 and robustness take the first.",
@@ -100,7 +121,7 @@ Costs = dict[str, tuple[int | None, float | None]]
     help="Draws of table 2.",
 )
 @click.option(
-    "--limit", type=click.IntRange(min=2), help="At most this many pairs in any table, to try it out."
+    "--limit", type=click.IntRange(min=4), help="At most this many pairs in any table, to try it out."
 )
 @click.option(
     "--batch",
@@ -128,7 +149,7 @@ Costs = dict[str, tuple[int | None, float | None]]
 @jobs_option
 @quiet_option
 def tables(
-    which: str,
+    which: str | None,
     out: Path,
     runs: tuple[Path, ...],
     pairs: str,
@@ -155,18 +176,24 @@ def tables(
     Finished cells are taken from the cache, as by ``blurface verify``; every run behind a table is
     written to OUT/runs, for ``blurface report``. With --run, tables come from finished runs alone.
     OUT/tables.json says how each was made: command, seeds, versions, machine, fingerprints.
-    Exit status 1 if a table could not be made.
+    Exit status 1 if a table could not be made, or pictures of the benchmark could not be read.
     """
     from blurface.stage import resolve_device
     from protocols.experiments import Experiment
+    from protocols.kinds import unreadable
     from protocols.record import hide, places, run_record
     from protocols.run_folder import read_runs
 
-    from .progress import PhaseProgress
-
     began = time.time()
-    wanted = parse_which(which, WHICH)
+    context = click.get_current_context()
     labelled = parse_models(models)
+    wanted = (
+        parse_which(which, WHICH) if which is not None else [t for t in ALL if t != "5" or models or runs]
+    )
+    if "5" in wanted and not (models or runs):
+        raise click.UsageError("No model is named for table 5. Name trained weights: --model LABEL=PATH.")
+    if runs:
+        _refuse_decided(context, WITH_RUNS | TIMED if "1" in wanted else WITH_RUNS)
     check_writable(out)
     options = parse_options(restorer_options, restorers or (*DEFAULT_RESTORERS, "none"))
     finished = read_runs(runs)
@@ -189,34 +216,49 @@ def tables(
         base = base.replace(data_root=data_root.absolute())
     if missing:
         click.echo(f"tables: without {'; '.join(missing)}", err=True)
-    with PhaseProgress(quiet) as progress:
-        maker = Maker(base, out, finished, subsets, seeds, limit, labelled, progress, not restorers)
-        made: list[Table] = []
-        failed: list[str] = []
-        for table in wanted:
-            try:
-                if table == "1":
-                    made += maker.times(batches, rounds, time_limit)
-                else:
-                    made += maker.make(table)
-            except BlurfaceError as error:
-                failed.append(f"table {table}: {error}")
-    for each in made:
-        if missing and (each.name.startswith(("table1", "table2"))):
-            each.notes.append(f"Not measured: {'; '.join(missing)}.")
-        each.write(out)
-        click.echo(each.text())
+    maker = Maker(base, out, finished, subsets, seeds, limit, labelled, quiet, not restorers)
+    made: list[str] = []
+    failed: list[str] = []
+    for table in wanted:
+        try:
+            for each in maker.times(batches, rounds, time_limit) if table == "1" else maker.make(table):
+                if missing and (table == "1" or (table == "2" and not finished)):
+                    each.notes.append(f"Not measured: {'; '.join(missing)}.")
+                # At once: what comes after it may take hours, and fail.
+                each.write(out)
+                click.echo(each.text())
+                made.append(each.name)
+                record = run_record(context.params, began) | {
+                    "tables": made,
+                    "runs": {name: run.record["fingerprints"] for name, run in maker.used.items()},
+                }
+                _keep_record(out / "tables.json", hide(record, places(data_root)))
+        except BlurfaceError as error:
+            failed.append(f"table {table}: {error}")
     if made:
-        record = run_record(click.get_current_context().params, began) | {
-            "tables": [each.name for each in made],
-            "runs": maker.prints | {run.name: run.record["fingerprints"] for run in finished},
-        }
-        _keep_record(out / "tables.json", hide(record, places(data_root)))
         click.echo(f"Tables written to {out}.", err=True)
+        if unused := [run.name for run in finished if run.name not in maker.used]:
+            click.echo(f"tables: in none of them: {', '.join(unused)}", err=True)
+    failed += unreadable(run.summary for run in maker.used.values())
     for message in failed:
         click.echo(f"blurface: {message}", err=True)
     if failed:
         sys.exit(1)
+
+
+def _refuse_decided(context: click.Context, allowed: set[str]) -> None:
+    """Refuse options that were given and that finished runs have decided."""
+    given = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name not in allowed
+        and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise click.UsageError(
+            f"{', '.join(given)} would change nothing: with --run tables are made of finished runs. "
+            "Leave it out, or --run."
+        )
 
 
 def _keep_record(path: Path, record: dict[str, Any]) -> None:
@@ -236,18 +278,24 @@ def _keep_record(path: Path, record: dict[str, Any]) -> None:
 
 
 class Maker:
-    """Makes tables: from finished runs where there are any, else from experiments."""
+    """Makes tables: from finished runs where there are any, else from experiments.
+
+    Attributes
+    ----------
+    used : dict of str to Run
+        What the tables made so far are of.
+    """
 
     def __init__(
         self,
         base: Experiment,
         out: Path,
-        finished: Sequence[Any],
+        finished: Sequence[Run],
         subsets: tuple[int, ...],
         seeds: tuple[int, ...],
         limit: int | None,
         models: dict[str, Path],
-        progress: Callable[[str, int, int], None],
+        quiet: bool,
         usual: bool = False,
     ) -> None:
         self.base = base
@@ -258,11 +306,11 @@ class Maker:
         self.seeds = tuple(dict.fromkeys(seeds))
         self.limit = limit
         self.models = models
-        self.progress = progress
-        self.prints: dict[str, Any] = {}
+        self.quiet = quiet
+        self.used: dict[str, Run] = {}
 
-    def make(self, which: str) -> list[Table]:
-        """One of the tables 2 to 5 or robustness, under every verifier."""
+    def make(self, which: str) -> Iterator[Table]:
+        """One of the tables 2 to 5 or robustness, under every verifier; each when its runs are finished."""
         return {
             "2": self.subset,
             "3": self.whole,
@@ -276,13 +324,15 @@ class Maker:
         import torch
 
         from blurface.files import write_atomic
+        from blurface.processes import processor_name, processors
         from protocols.degradation import from_bytes
         from protocols.pictures import Pictures
-        from protocols.processes import processor_name, processors
         from protocols.record import hide, places
         from protocols.reproduction import time_table
         from protocols.timing import time_restorers
         from verification.align import frame_size
+
+        from .progress import PhaseProgress
 
         experiment = self.base.replace(kernel_sets=("levin8",), subset=8, seed=0)
         pictures = Pictures(experiment)
@@ -297,9 +347,10 @@ class Maker:
                 )
             )
         methods = {c.name: self._build(c) for c in self.base.restorers if c.name != "none"}
-        timings = time_restorers(
-            methods, probes, batches=batches, rounds=rounds, limit=limit, progress=self.progress
-        )
+        with PhaseProgress(self.quiet) as progress:
+            timings = time_restorers(
+                methods, probes, batches=batches, rounds=rounds, limit=limit, progress=progress
+            )
         height, width = frame_size(pictures.frame)
         costs = {name: (method.parameters(), method.gflop(height, width)) for name, method in methods.items()}
         device = self.base.device
@@ -317,84 +368,101 @@ class Maker:
         write_atomic(self.out / "timing.json", json.dumps(record, indent=1) + "\n")
         return [time_table(timings, costs, about)]
 
-    def subset(self) -> list[Table]:
+    def subset(self) -> Iterator[Table]:
         """Table 2, one for each size of subset."""
+        from protocols.kinds import require_one_kind
         from protocols.reproduction import subset_table
 
+        groups: Iterable[list[Run]]
         if self.finished:
-            found = [run.summary for run in self._levin_runs("2") if run.record["options"].get("subset")]
+            found = [run for run in self._levin_runs("2") if run.record["options"].get("subset")]
             self._need(found, "2", "over levin8 on a subset of LFW")
-            sizes = sorted({summary.about["pairs"] for summary in found})
-            groups = [[summary for summary in found if summary.about["pairs"] == size] for size in sizes]
+            require_one_kind(found, "Table 2")
+            sizes = sorted({run.summary.about["pairs"] for run in found})
+            groups = [[run for run in found if run.summary.about["pairs"] == size] for size in sizes]
         else:
-            groups = [
+            groups = (
                 [
                     self._run(f"table2-{size}-seed{seed}", self.base.replace(subset=size, seed=seed))
                     for seed in self.seeds
                 ]
                 for size in self.subsets
-            ]
-        return [subset_table(group, verifier) for group in groups for verifier in _verifiers(group)]
+            )
+        for group in groups:
+            summaries = self._use(group)
+            for verifier in _verifiers(summaries):
+                yield subset_table(summaries, verifier)
 
-    def whole(self) -> list[Table]:
+    def whole(self) -> Iterator[Table]:
         """Table 3."""
+        from protocols.kinds import require_one_kind
         from protocols.reproduction import whole_table
 
         if self.finished:
             found = self._levin_runs("3")
             largest = _pairs_of(max(found, key=lambda run: run.summary.about["pairs"]))
-            whole = [run.summary for run in found if _pairs_of(run) == largest]
+            runs = [run for run in found if _pairs_of(run) == largest]
+            require_one_kind(runs, "Table 3")
         else:
-            whole = [self._run("table3", self._quick().replace(subset=self.limit))]
-        return [whole_table(whole, verifier) for verifier in _verifiers(whole)]
+            runs = [self._run("table3", self._quick().replace(subset=self.limit))]
+        summaries = self._use(runs)
+        for verifier in _verifiers(summaries):
+            yield whole_table(summaries, verifier)
 
-    def linear(self) -> list[Table]:
+    def linear(self) -> Iterator[Table]:
         """Table 4 and the grid of lengths."""
         from protocols import paper
         from protocols.reproduction import grid_set, linear_grid, linear_name, linear_place, linear_table
 
-        kernel = linear_name(*paper.LINEAR)
+        subset = self.subsets[0]
         if self.finished:
-            runs = [run.summary for run in self.finished]
-            grids = [
-                summary for summary in runs if len({p for k in summary.kernels if (p := linear_place(k))}) > 1
-            ]
-            over = [summary for summary in runs if kernel in summary.kernels]
+            kernels = {run.name: run.summary.kernels for run in self.finished}
+            lines = {name: {linear_place(k) for k in each} - {None} for name, each in kernels.items()}
+            grids = [run for run in self.finished if len(lines[run.name]) > 1]
+            over = [run for run in self.finished if linear_name(*paper.LINEAR) in kernels[run.name]]
             # The grid holds that line as well: it serves where no run is over the line alone.
-            single = [summary for summary in over if not any(summary is grid for grid in grids)] or over
-            self._need([*single, *grids], "4", "over linear:15,45")
+            single = [run for run in over if len(lines[run.name]) == 1] or over
             if len(single) > 1 or len(grids) > 1:
                 raise InputError(
                     "Table 4 is made of one run over linear:15,45 and one over several lines.",
                     "Run the restorers together, or name fewer runs.",
                 )
         else:
-            subset = self.subsets[0]
             name = f"linear:{paper.LINEAR[0]},{paper.LINEAR[1]}"
             # The paper compares with one method here, which is quick as well.
             one = self._quick("krishnan").replace(kernel_sets=(name,), subset=subset)
-            grid = self._quick().replace(kernel_sets=(grid_set(),), subset=subset)
-            single, grids = [self._run("table4", one)], [self._run("table4-grid", grid)]
-        made = [linear_table(summary, verifier) for summary in single[:1] for verifier in summary.verifiers]
-        for summary in grids[:1]:
+            single = [self._run("table4", one)]
+        for summary in self._use(single):
             for verifier in summary.verifiers:
-                made += [linear_grid(summary, verifier, metric) for metric in ("psnr", "accuracy")]
-        return made
+                yield linear_table(summary, verifier)
+        if not self.finished:
+            many = self._quick().replace(kernel_sets=(grid_set(),), subset=subset)
+            grids = [self._run("table4-grid", many)]
+        for summary in self._use(grids):
+            for verifier in summary.verifiers:
+                for metric in ("psnr", "accuracy"):
+                    yield linear_grid(summary, verifier, metric)
+        self._need(single, "4", "over linear:15,45")
 
-    def ablation(self) -> list[Table]:
+    def ablation(self) -> Iterator[Table]:
         """Table 5."""
+        from protocols.kinds import require_alike
         from protocols.reproduction import ablation_table
         from protocols.runner import Choice
 
         models: list[tuple[str, Summary, str]] = []
         costs: Costs = {}
         if self.finished:
-            self._alike("5")
+            # Restorers of one name are what is compared.
+            require_alike(self.finished, "Table 5", {"restorers"})
+            having: list[Run] = []
             for run in self.finished:
                 options = run.summary.about.get("restorer_options", {})
-                for restorer in run.restored:
-                    if "weights" in options.get(restorer, {}):
-                        models.append((f"{run.name}: {restorer}", run.summary, restorer))
+                own = [name for name in run.restored if "weights" in options.get(name, {})]
+                models += [(f"{run.name}: {name}", run.summary, name) for name in own]
+                having += [run] if own else []
+            self._need(having, "5", "of a model by its weights")
+            self._use(having)
         else:
             from blurface.weights import network_name
             from protocols.results import slug
@@ -404,25 +472,23 @@ class Maker:
                 method = self._build(choice)
                 costs[label] = (method.parameters(), method.gflop())
                 experiment = self.base.replace(restorers=(Choice("none"), choice), subset=self.subsets[0])
-                models.append((label, self._run(f"table5-{slug(label)}", experiment), choice.name))
-        if not models:
-            raise InputError("No model is named for table 5.", "Name trained weights: --model LABEL=PATH.")
-        return [ablation_table(models, costs, verifier) for verifier in models[0][1].verifiers]
+                (summary,) = self._use([self._run(f"table5-{slug(label)}", experiment)])
+                models.append((label, summary, choice.name))
+        for verifier in models[0][1].verifiers:
+            yield ablation_table(models, costs, verifier)
 
-    def robustness(self) -> list[Table]:
+    def robustness(self) -> Iterator[Table]:
         """The grid of noise, JPEG and size."""
-        from protocols.robustness import Condition, conditions, robustness_table
+        from protocols.robustness import conditions, conditions_of, robustness_table
 
-        measured: list[tuple[Condition, Summary]] = []
-        if self.finished:
-            self._alike("robustness", {"noise", "jpeg", "size"})
-            for run in self.finished:
-                measured.append((Condition.from_options(run.record["options"]), run.summary))
-        else:
-            for condition in conditions():
-                experiment = condition.of(self._quick().replace(subset=self.subsets[0]))
-                measured.append((condition, self._run(f"robustness-{condition.name}", experiment)))
-        return [robustness_table(measured, verifier) for verifier in measured[0][1].verifiers]
+        runs = self.finished
+        if not runs:
+            base = self._quick().replace(subset=self.subsets[0])
+            runs = [self._run(f"robustness-{c.name}", c.of(base)) for c in conditions()]
+        measured = conditions_of(runs, "Table robustness")
+        self._use(runs)
+        for verifier in measured[0][1].verifiers:
+            yield robustness_table(measured, verifier)
 
     def _quick(self, *others: str) -> Experiment:
         """The experiment with restorers that take milliseconds a face, unless restorers were named."""
@@ -431,19 +497,28 @@ class Maker:
         names = {"none", *LEARNED, *others}
         return self.base.replace(restorers=tuple(c for c in self.base.restorers if c.name in names))
 
-    def _run(self, name: str, experiment: Experiment) -> Summary:
+    def _run(self, name: str, experiment: Experiment) -> Run:
+        """An experiment, run and read back as a finished one."""
+        from protocols.run_folder import read_run
+
+        from .progress import PhaseProgress
+
         folder = self.out / "runs" / name
-        summary = experiment.run(folder, progress=self.progress)
-        self.prints[name] = json.loads((folder / "run.json").read_text())["fingerprints"]
-        return summary
+        with PhaseProgress(self.quiet) as progress:
+            experiment.run(folder, progress=progress)
+        return read_run(folder)
+
+    def _use(self, runs: Sequence[Run]) -> list[Summary]:
+        self.used |= {run.name: run for run in runs}
+        return [run.summary for run in runs]
 
     def _build(self, choice: Choice) -> Restorer:
         from protocols.runner import build_restorer
 
         return build_restorer(choice, self.base.device)
 
-    def _levin_runs(self, table: str) -> list[Any]:
-        """Runs on LFW over Levin's kernels, under the same conditions."""
+    def _levin_runs(self, table: str) -> list[Run]:
+        """Runs on LFW over Levin's kernels."""
         found = [
             run
             for run in self.finished
@@ -456,54 +531,15 @@ class Maker:
                     f"Table {table} is over Levin's eight kernels alone; {run.name} has others as well.",
                     "Run it with --kernels levin8 (what is computed is found again).",
                 )
-        self._of_one_kind(found, table)
         return found
 
-    def _alike(self, table: str, free: Collection[str] = ()) -> None:
-        """Refuse runs of other pairs, kernels, verifiers or conditions than the first one's."""
-        runs = self.finished
-        for what in ("pairs", "kernels"):
-            _refuse_mixed(
-                table, what, {r.name: str(r.record["fingerprints"].get(what)) for r in runs}, told=False
-            )
-        _refuse_mixed(table, "verifiers", {run.name: ", ".join(run.summary.verifiers) for run in runs})
-        self._of_one_kind(runs, table, free)
-
     @staticmethod
-    def _of_one_kind(runs: Sequence[Any], table: str, free: Collection[str] = ()) -> None:
-        # What was taken, not what was asked for: --crops auto takes either.
-        taken = {run.name: run.summary.about.get("face_selection", "central-largest") for run in runs}
-        _refuse_mixed(table, "face_selection", taken)
-        for key, usual in _CONDITIONS.items():
-            if key not in free:
-                _refuse_mixed(table, key, {run.name: run.record["options"].get(key, usual) for run in runs})
-
-    @staticmethod
-    def _need(found: Sequence[Any], table: str, what: str) -> None:
+    def _need(found: Sequence[Run], table: str, what: str) -> None:
         if not found:
             raise InputError(f"None of the runs is {what}.", f"Leave out --run, or --which {table}.")
 
 
-_CONDITIONS = {
-    "kernel_centre": "mass",
-    "noise": 0.0,
-    "jpeg": None,
-    "border": "valid",
-    "size": 1.0,
-    "mean_subtraction": True,
-}
-"""Options that runs of one table share, and what records of before an option was there stand for."""
-
-
-def _refuse_mixed(table: str, what: str, values: Mapping[str, Any], *, told: bool = True) -> None:
-    """Refuse runs, by name, that do not have one value in common; ``told``: say each one's."""
-    if len({str(value) for value in values.values()}) < 2:
-        return
-    each = f" ({', '.join(f'{name}: {value}' for name, value in values.items())})" if told else ""
-    raise InputError(f"Table {table} cannot hold runs of different {what}{each}.", "Name runs of one kind.")
-
-
-def _pairs_of(run: Any) -> str:
+def _pairs_of(run: Run) -> str:
     """Fingerprint of a run's pairs."""
     return str(run.record["fingerprints"]["pairs"])
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from blurface.assets import sha256_file
+from blurface.assets import ASSETS, sha256_file
 from blurface.errors import DataError, PairsError
 
 if TYPE_CHECKING:
@@ -238,9 +238,12 @@ class Protocol:
             try:
                 digest.update(f"{image}\t{sha256_file(path)}\n".encode())
             except OSError as error:
+                asset = self.name.partition(":")[0]
                 raise DataError(
                     f"{path} cannot be read: {error.strerror}.",
-                    f"Check it with: blurface data check {self.name}",
+                    f"Check it with: blurface data check {asset}"
+                    if asset in ASSETS
+                    else "Check the file and its rights.",
                 ) from error
         return digest.hexdigest()
 
@@ -252,8 +255,13 @@ class Gallery:
     ----------
     root : Path
         Holds ``Person/picture.jpg`` or ``group/Person/picture.jpg`` (as FaceScrub's ``actors`` and
-        ``actresses``). Hidden names and names that a pair list cannot carry (tabs, line breaks, a
-        leading ``#``) are skipped and counted in :attr:`skipped`.
+        ``actresses``). Hidden names are passed over.
+
+    Attributes
+    ----------
+    skipped : int
+        Pictures left out because a pair list cannot carry their name or their person's (tabs, line
+        breaks, a leading ``#``); see :func:`carriable`.
 
     Raises
     ------

@@ -274,6 +274,12 @@ def test_the_largest_set_is_a_set(monkeypatch: pytest.MonkeyPatch) -> None:
         gp_set(n=3)
 
 
+def test_a_file_has_to_be_named() -> None:
+    """Else the kernels of the working folder would be read."""
+    with pytest.raises(KernelError, match=r"No file is named\. .*file:"):
+        create_kernel_set("file:")
+
+
 def test_joined_sets(tmp_path: Path) -> None:
     off = np.zeros((5, 5))
     off[0, 0] = 1

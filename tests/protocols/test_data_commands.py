@@ -171,6 +171,25 @@ def test_pairs_are_written_and_used(lfw_root: Path) -> None:
     )
 
 
+def test_pictures_that_a_pair_list_cannot_carry_are_told(lfw_root: Path) -> None:
+    pictures = lfw_root / "lfw/lfw_funneled"
+    (pictures / "A_B/A_B_0002.jpg").rename(pictures / "A_B/#2.jpg")
+    (pictures / "C_D").rename(pictures / 'C "D"')
+    told = run("data", "pairs", f"folder:{pictures}", "--out", lfw_root / "drawn.txt", code=1).stderr
+    first, second = told.splitlines()
+    assert "3 pictures are left out" in first
+    assert "not enough for pairs" in second
+    (pictures / 'C "D"').rename(pictures / "C_D")
+    (pictures / "A_B/#2.jpg").rename(pictures / "A_B/2.jpg")
+    assert run("data", "pairs", f"folder:{pictures}", "--out", lfw_root / "drawn.txt").stderr == ""
+
+
+def test_a_data_root_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """Else the data of BLURFACE_DATA would be used without a word."""
+    for command in (("data", "path", "lfw"), ("verify",), ("doctor",), ("kernels",)):
+        assert "does not exist" in run(*command, "--data-root", tmp_path / "no", code=2).stderr
+
+
 def test_clear_asks_and_leaves_what_is_not_ours(cache: Path) -> None:
     for part in ("cells", "data", "mine"):
         (cache / part).mkdir(parents=True)
@@ -222,7 +241,8 @@ def test_doctor_says_what_is_found_where_and_what_to_do(lfw_root: Path) -> None:
 def test_doctor_names_problems_and_mends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("BLURFACE_CACHE", str(tmp_path / "file/cache"))
-    text = run("doctor", "--data-root", tmp_path / "no").stdout
+    monkeypatch.setenv("BLURFACE_DATA", str(tmp_path / "no"))
+    text = run("doctor").stdout
     assert f"The data root {tmp_path / 'no'} does not exist" in text
     assert "cannot be written to" in text
     assert "BLURFACE_CACHE" in text

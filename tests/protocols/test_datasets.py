@@ -245,8 +245,15 @@ def test_fingerprints_follow_pairs_and_content(lfw_folder: Path) -> None:
     renamed = PairList("other", protocol.pairs.pairs, protocol.pairs.folds)
     assert renamed.fingerprint() == protocol.pairs.fingerprint()
     path.unlink()
-    with pytest.raises(DataError, match=r"Ann_Lee_0001\.jpg"):
+    with pytest.raises(DataError, match=r"Ann_Lee_0001\.jpg.*data check lfw$"):
         again.subset(8, 1).fingerprint()
+
+
+def test_a_folder_is_no_data_set_to_check(tmp_path: Path) -> None:
+    protocol = create_protocol(f"folder:{people(tmp_path / 'faces', {'A': 2, 'B': 2})}")
+    protocol.path(protocol.pairs.images[0]).unlink()
+    with pytest.raises(DataError, match=r"cannot be read: .* Check the file and its rights\.$"):
+        protocol.fingerprint()
 
 
 # -------------------------------------------------------------------------------------- LFW

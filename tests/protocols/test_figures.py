@@ -3,12 +3,14 @@ from __future__ import annotations
 import dataclasses
 import io
 import itertools
+import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from PIL import Image
@@ -207,7 +209,7 @@ def test_command_draws_what_it_can(run: Run, tmp_path: Path, monkeypatch: pytest
 
     protocols.register("lfw", lambda crops_="auto", **_: create_protocol(f"folder-aligned:{crops}"))
     out = tmp_path / "figures"
-    arguments = ["figures", str(run.folder), "--out", str(out), "--restorer", "wiener", "--faces", "2", "-q"]
+    arguments = ["figures", str(run.folder), "--out", str(out), "--restorer", "wiener", "--faces", "1", "-q"]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     names = {path.name for path in out.iterdir()}
@@ -227,6 +229,13 @@ def test_command_draws_what_it_can(run: Run, tmp_path: Path, monkeypatch: pytest
     assert "NOT TRAINED" in _text_of(responses)
     asked = CliRunner().invoke(main, [*arguments, "--which", "2,8"])
     assert asked.exit_code == 1
+    # What one run has not, the others may have.
+    bare = tmp_path / "bare"
+    shutil.copytree(run.folder, bare, ignore=shutil.ignore_patterns("scores"))
+    both = CliRunner().invoke(main, [*arguments[:1], str(bare), *arguments[1:], "--which", "roc"])
+    assert both.exit_code == 0, both.output
+    assert "figures: roc of bare, thumbnails, cannot be drawn: The scores of the pairs" in both.stderr
+    assert (out / "roc-thumbnails-run.svg").exists()
     wrong = CliRunner().invoke(main, [*arguments, "--which", "12"])
     assert wrong.exit_code == 2
     assert "12 is unknown" in wrong.stderr
@@ -272,13 +281,55 @@ def test_robustness_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert psnr[0.2, "none", 1.0] < psnr[0.0, "none", 1.0]
     assert psnr[0.0, "5", 1.0] < psnr[0.0, "none", 1.0]
     folders = [str(tmp_path / "runs" / condition.name) for condition in chosen]
-    result = CliRunner().invoke(
-        main, ["figures", *folders, "--which", "robustness", "--out", str(tmp_path / "out")]
-    )
+
+    def draw(name: str, *folders: str) -> tuple[Result, set[str]]:
+        out = tmp_path / name
+        arguments = ["figures", *folders, "--which", "robustness", "--out", str(out)]
+        return CliRunner().invoke(main, arguments), {path.stem for path in out.iterdir()}
+
+    result, names = draw("out", *folders)
     assert result.exit_code == 0, result.output
-    names = {path.stem for path in (tmp_path / "out").iterdir()}
     assert names == {
         "robustness-none-thumbnails",
         "robustness-wiener-thumbnails",
+        "robustness-size-thumbnails",
+    }
+    # The table of the same runs.
+    named = [argument for folder in folders for argument in ("--run", folder)]
+    made = CliRunner().invoke(
+        main, ["tables", "--which", "robustness", *named, "--out", str(tmp_path / "table")]
+    )
+    assert made.exit_code == 0, made.output
+    assert (tmp_path / "table" / "robustness-thumbnails.md").read_text() == table.markdown()
+    sharp, smaller = Path(folders[0]), Path(folders[-1])
+    # The same condition again, other kernels, another draw of smaller probes.
+    for name, file, old, new, said in (
+        ("again", "run.json", "x", "x", "two runs under noise0-jpegnone-size1"),
+        ("other", "run.json", '"kernels": "', '"kernels": "x', "of different kernels"),
+        ("drawn", "results.json", '"seed": 0', '"seed": 1', "of different pairs"),
+    ):
+        copy = shutil.copytree(smaller if name == "drawn" else sharp, tmp_path / name)
+        (copy / file).write_text((copy / file).read_text().replace(old, new))
+        result, names = draw("refused", *folders[:4], str(copy))
+        assert (result.exit_code, names) == (1, set())
+        assert said in result.stderr
+    # Neither a grid nor a line.
+    result, names = draw("refused", folders[2], folders[-1])
+    assert (result.exit_code, names) == (1, set())
+    # A restorer that one run lacks, by a name that is a path.
+    for folder in (sharp, Path(folders[1]), smaller):
+        found = json.loads((folder / "results.json").read_text())
+        rows = found["results"]
+        if folder == smaller:
+            rows = [row for row in rows if row["restorer"] == CONTROL]
+        found["results"] = [
+            row | ({} if row["restorer"] == CONTROL else {"restorer": "exported:a/b.onnx"}) for row in rows
+        ]
+        (folder / "results.json").write_text(json.dumps(found))
+    result, names = draw("lacking", str(sharp), folders[1], str(smaller))
+    assert result.exit_code == 0, result.output
+    assert names == {
+        "robustness-none-thumbnails",
+        "robustness-exported-a-b.onnx-thumbnails",
         "robustness-size-thumbnails",
     }

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from blurface import processes
 from blurface.errors import BlurfaceError, InputError
-from protocols import processes
 
 
 def _die_once(item: tuple[int, str]) -> int:
@@ -88,7 +88,7 @@ def test_default_jobs() -> None:
 _SLEEPERS = """
 import os, sys, time
 from pathlib import Path
-from protocols import processes
+from blurface import processes
 
 def nothing():
     pass
@@ -109,6 +109,16 @@ def _alive(pid: int) -> bool:
         return False
 
 
+def _wait_for_two(pids: Path) -> list[int]:
+    """The processes that have told their numbers."""
+    deadline = time.monotonic() + 120
+    while len(list(pids.iterdir())) < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    children = [int(path.name) for path in pids.iterdir()]
+    assert len(children) == 2
+    return children
+
+
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table of Linux")
 def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     """kill -9 of a run leaves nothing behind that computes on."""
@@ -116,13 +126,46 @@ def test_processes_end_with_a_killed_parent(tmp_path: Path) -> None:
     script.write_text(_SLEEPERS)
     pids.mkdir()
     parent = subprocess.Popen([sys.executable, str(script), str(pids)])
-    deadline = time.monotonic() + 120
-    while len(list(pids.iterdir())) < 2 and time.monotonic() < deadline:
-        time.sleep(0.05)
-    children = [int(path.name) for path in pids.iterdir()]
-    assert len(children) == 2
+    children = _wait_for_two(pids)
     parent.kill()
     parent.wait()
+    deadline = time.monotonic() + 120
     while any(map(_alive, children)) and time.monotonic() < deadline:
         time.sleep(0.05)
+    assert not any(map(_alive, children))
+
+
+_IMPORTERS = """
+import os, sys, time
+from pathlib import Path
+from blurface import processes
+
+def nothing(*item):
+    pass
+
+if __name__ == "__main__":
+    processes.run([1, 2], 2, nothing, (), nothing, nothing)
+else:
+    Path(sys.argv[1], str(os.getpid())).touch()
+    time.sleep(600)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table of Linux")
+def test_processes_that_still_import_leave_an_interrupt_to_their_parent(tmp_path: Path) -> None:
+    script, pids = tmp_path / "importers.py", tmp_path / "pids"
+    script.write_text(_IMPORTERS)
+    pids.mkdir()
+    parent = subprocess.Popen([sys.executable, str(script), str(pids)], stderr=subprocess.PIPE, text=True)
+    try:
+        children = _wait_for_two(pids)
+        for child in children:
+            os.kill(child, signal.SIGINT)
+        time.sleep(0.3)
+        assert all(map(_alive, children))
+        parent.send_signal(signal.SIGINT)
+        told = parent.communicate(timeout=120)[1]
+    finally:
+        parent.kill()
+    assert told.count("Traceback") == 1  # the parent's own
     assert not any(map(_alive, children))

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
 from pathlib import Path
+from typing import NoReturn
 
 import click
 import numpy as np
@@ -20,6 +22,7 @@ from blurface.weights import network_name, save_model
 from protocols import paper, reproduction
 from protocols.analysis import pair_shares
 from protocols.commands.options import choose_restorers, parse_models, parse_which
+from protocols.commands.tables import Maker
 from protocols.datasets import create_protocol, protocols
 from protocols.run_folder import cell, read_run, read_runs
 from protocols.tables import Table
@@ -48,8 +51,6 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def lfw(crops: str = "auto", root: Path = crops) -> object:
         made = create_protocol(f"folder-aligned:{root}")
-        import dataclasses
-
         return dataclasses.replace(made, name="lfw")
 
     protocols.register("lfw", lfw)
@@ -57,7 +58,9 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def _call(out: Path, *arguments: str) -> Result:
-    fixed = ["--border", "replicate", "--verifier", "thumbnails", "--restorer", "wiener", "--jobs", "1", "-q"]
+    fixed = ["--jobs", "1", "-q"]
+    if "--run" not in arguments:
+        fixed += ["--border", "replicate", "--verifier", "thumbnails", "--restorer", "wiener"]
     return CliRunner().invoke(main, ["tables", "--out", str(out), *fixed, *arguments])
 
 
@@ -142,6 +145,18 @@ def test_tables_2_3_and_4(toys: Path) -> None:
         "richardson-lucy",
     ]
     assert rows[:3] == three[:3]
+    assert "tables: in none of them: table2-20-seed1\n" in result.stderr
+    # Of other pairs a table has another name, and none of the paper's numbers on LFW.
+    about = whole.about | {"protocol": "facescrub", "folds": 4}
+    elsewhere = dataclasses.replace(whole, about=about)
+    other = reproduction.whole_table([elsewhere], "thumbnails")
+    assert other.title == "Accuracy (%) on facescrub, 20 pairs, thumbnails (table 3)"
+    assert "on the other 3 folds" in other.notes[0]
+    part = reproduction.subset_table([elsewhere], "thumbnails")
+    assert part.title == "Accuracy (%) on 20 pairs of facescrub, thumbnails (table 2)"
+    for each in (other, part):
+        assert {row[1] for row in each.rows} == {"here"}
+        assert "LFW" not in each.markdown()
     # A single draw needs no more than what is published of a run, which is not the scores of its pairs.
     one, published = out / "runs" / "table2-20-seed0", toys / "published"
     shutil.copytree(one, published, ignore=shutil.ignore_patterns("scores", "local.json"))
@@ -170,6 +185,14 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     assert lacking.exit_code == 1
     assert "table 4: None of the runs is over linear:15,45." in lacking.stderr
     assert "(table 2)" in lacking.stdout  # the others are made all the same
+    # Options that the runs have decided are not passed over; table 1, which no run holds, takes some.
+    decided = _call(
+        again, "--which", "2", *folders, "--pairs", "facescrub", "--subset", "9", "--border", "valid"
+    )
+    assert decided.exit_code == 2
+    assert "--pairs, --subset, --border would change nothing" in decided.stderr
+    decided = _call(again, "--which", "1,2", *folders, "--pairs", "facescrub", "--verifier", "dlib")
+    assert "Error: --verifier would change nothing" in decided.stderr
 
 
 def test_runs_of_different_conditions_are_not_joined(toys: Path) -> None:
@@ -215,6 +238,35 @@ def test_runs_of_different_conditions_are_not_joined(toys: Path) -> None:
     strangers = toys / "strangers"
     shutil.copytree(first, strangers)
     (strangers / "run.json").write_text(json.dumps(record))
+    # Restorers and verifiers of one name are the same in all runs, whatever code and precision they had.
+    for part, name, change, said in (
+        ("restorers", "wiener", {"code": "later", "options": {"precision": "bfloat16"}}, None),
+        ("restorers", "wiener", {"options": {"balance": 9}}, "balance of wiener (table3: 0.003, later: 9)"),
+        ("restorers", "wiener", {"inner": {"weights": "w"}}, "inner weights of wiener"),
+        ("verifiers", "thumbnails", {"weights": "w"}, "weights of thumbnails (table3: none, later: w)"),
+    ):
+        later, record = toys / "later", json.loads((first / "run.json").read_text())
+        for key, value in change.items():
+            before = record["fingerprints"][part][name]
+            before[key] = before[key] | value if key == "options" else value
+        shutil.copytree(first, later, dirs_exist_ok=True)
+        (later / "run.json").write_text(json.dumps(record))
+        joined = _call(toys / "d", "--which", "3", "--run", str(first), "--run", str(later))
+        assert joined.exit_code == (1 if said else 0), joined.output
+        assert said is None or f"runs of different {said}" in joined.stderr
+    twice = _call(toys / "d", "--which", "robustness", "--run", str(first), "--run", asked)
+    assert twice.exit_code == 1
+    assert "two runs under noise0-jpegnone-size1: table3 and asked" in twice.stderr
+    # Pictures that could not be read count as non-matches: the table says so, and the exit status.
+    about = json.loads((first / "results.json").read_text())
+    about["about"]["unreadable"] = ["Person_1/a.png"]
+    (Path(asked) / "results.json").write_text(json.dumps(about))
+    note = "1 pictures could not be read and count as non-matches: Person_1/a.png."
+    damaged = _call(toys / "e", "--which", "3,robustness", "--run", asked)
+    assert damaged.exit_code == 1
+    assert f"blurface: {note}" in damaged.stderr
+    for name in ("table3", "robustness"):
+        assert note in (toys / "e" / f"{name}-thumbnails.md").read_text()
     for which in ("5", "robustness"):
         mixed = _call(toys / which, "--which", which, "--run", str(first), "--run", str(strangers))
         assert mixed.exit_code == 1
@@ -266,6 +318,13 @@ def test_linear_motion(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert again.exit_code == 0, again.output
     for path in out.glob("table4*.csv"):
         assert (toys / "again" / path.name).read_text() == path.read_text()
+    # A grid without the paper's line makes the lengths, and says that table 4 is not there.
+    monkeypatch.setattr(paper, "LINEAR", (15, 90))
+    without = _call(toys / "without", "--which", "4", *runs[2:])
+    assert without.exit_code == 1
+    assert "table 4: None of the runs is over linear:15,45." in without.stderr
+    (record,) = json.loads((toys / "without" / "tables.json").read_text())
+    assert record["tables"] == [f"table4-lengths-{metric}-thumbnails" for metric in ("psnr", "accuracy")]
 
 
 def test_ablation_of_two_networks(toys: Path) -> None:
@@ -300,16 +359,21 @@ def test_ablation_of_two_networks(toys: Path) -> None:
     assert rows[1]["p against the first"] == "1"
     assert rows[0]["paper: PSNR (dB)"] == "25.63"
     assert rows[2]["paper: accuracy (%)"] == "88.5"
-    none = _call(out, "--which", "5")
-    assert none.exit_code == 1
-    assert "--model LABEL=PATH" in none.stderr
 
 
-def test_times(toys: Path) -> None:
+def test_times(toys: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(self: object) -> NoReturn:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Maker, "whole", full)
     out = toys / "out"
     arguments = ["--rounds", "2", "--batch", "1", "--batch", "3", "--restorer", "richardson-lucy"]
-    result = _call(out, "--which", "1", *arguments)
-    assert result.exit_code == 0, result.output
+    result = _call(out, "--which", "1,3", *arguments)
+    # What stops a later table leaves those before it.
+    assert result.exit_code == 1
+    assert "No space left" in result.stderr
+    assert "(table 1)" in result.stdout
+    assert [record["tables"] for record in json.loads((out / "tables.json").read_text())] == [["table1-time"]]
     rows = _rows(out / "table1-time.csv")
     assert [(row["Method"], row["Faces a call"]) for row in rows[:4]] == [
         ("wiener", "1"),
@@ -326,10 +390,26 @@ def test_times(toys: Path) -> None:
     assert record["command"][0] == "blurface"
 
 
+def test_default_has_table_5_where_there_are_models(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(Maker, "times", lambda *_: [])
+    monkeypatch.setattr(Maker, "make", lambda self, which: asked.append(which) or [])
+    assert _call(tmp_path).exit_code == 0
+    # Asked for without models, it is refused before the hours of table 2.
+    none = _call(tmp_path, "--which", "2,5")
+    assert none.exit_code == 2
+    assert "--model LABEL=PATH" in none.stderr
+    assert asked == ["2", "3", "4"]
+    (tmp_path / "weights").touch()
+    assert _call(tmp_path, "--model", f"a={tmp_path / 'weights'}").exit_code == 0
+    assert asked[3:] == ["2", "3", "4", "5"]
+
+
 def test_wrong_usage(tmp_path: Path) -> None:
     for arguments, said in (
         (["--which", "6"], "--which 6 is unknown"),
         (["--which", ","], "names nothing"),
+        (["--which", "2", "--subset", "3"], "x>=4"),
         (["--model", "x"], "not LABEL=PATH"),
         (["--model", f"x={tmp_path}/none"], "does not exist"),
         (["--restorer", "wienner"], "wienner"),

@@ -6,9 +6,14 @@ import csv
 import hashlib
 import http.server
 import multiprocessing
+import os
 import random
 import resource
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -214,6 +219,88 @@ def test_data_get_killed_anywhere_ends_as_if_nothing_had_happened(
     path = tmp_path / "cache" / "data" / "weights" / "file.bin"
     assert path.read_bytes() == CONTENT
     assert result.stdout.strip() == str(path)
+
+
+# -------------------------------------------------------------------------------- finding faces
+
+
+FINDER = """
+import os, signal, sys, time
+from pathlib import Path
+import verification.detect as detect
+from blurface.cli import main
+
+def find(detector, chunk):
+    Path("pids", str(os.getpid())).touch()
+    if sys.argv[1] == "sleep" and Path("0.png") in chunk.values():  # the other one soon waits for work
+        time.sleep(600)
+    if sys.argv[1] == "die" and not Path("died").exists():
+        Path("died").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    return [detect._faces(None, None, None, 20, 16)]
+
+def nothing(settings):
+    pass
+
+detect._CHUNK, detect.Detector, detect._read_and_find = 1, nothing, find  # in the workers as well
+
+if __name__ == "__main__":
+    main(["data", "pack", ".", "--detect", "--drop-near", "none", "--jobs", "2", "--out", "faces.parquet"])
+"""
+
+
+def find_faces(folder: Path, how: str) -> subprocess.Popen[bytes]:
+    """Start to pack three photographs; what it tells goes into a file."""
+    (folder / "pids").mkdir()
+    (folder / "finder.py").write_text(FINDER)
+    for seed in range(3):
+        (folder / f"{seed}.png").write_bytes(encoded("PNG", Image.fromarray(picture(seed=seed))))
+    ours = {"PYTHONPATH": str(Path(__file__).resolve().parents[2]), "BLURFACE_CACHE": str(folder / "cache")}
+    with (folder / "stderr").open("w") as stderr:
+        return subprocess.Popen(
+            [sys.executable, "finder.py", how],
+            cwd=folder,
+            env={**os.environ, **ours},
+            stderr=stderr,
+            start_new_session=True,
+        )
+
+
+def test_a_process_that_dies_while_finding_faces_costs_nothing(tmp_path: Path) -> None:
+    assert find_faces(tmp_path, "die").wait(120) == 1
+    told = (tmp_path / "stderr").read_text()
+    assert (tmp_path / "died").exists()
+    assert told.count("no face was found") == 3
+    assert "Traceback" not in told
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads the process table of Linux")
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+def test_finding_faces_ends_with_its_run(tmp_path: Path, end: signal.Signals) -> None:
+    """By kill -9, and by Ctrl-C, which a terminal sends to all processes."""
+    run = find_faces(tmp_path, "sleep")
+    pids = tmp_path / "pids"
+    wait_until(lambda: len(list(pids.iterdir())) == 2)
+    (os.kill if end == signal.SIGKILL else os.killpg)(run.pid, end)
+    code = run.wait(120)
+    wait_until(lambda: not any(running(int(path.name)) for path in pids.iterdir()))
+    if end == signal.SIGINT:
+        told = (tmp_path / "stderr").read_text().splitlines()
+        assert (code, [line for line in told if "detecting: " not in line]) == (130, ["Stopped."])
+
+
+def running(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_until(there: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 120
+    while not there():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # ------------------------------------------------------------------------------------ full disk

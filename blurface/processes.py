@@ -9,14 +9,15 @@ import platform
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from blurface.errors import BlurfaceError
-from blurface.memory import keep_freed_memory
+from .errors import BlurfaceError
+from .memory import keep_freed_memory
 
 _RESTARTS = 2
 _SMALL_SECONDS = 20.0
@@ -110,7 +111,8 @@ def run(
         try:
             while waiting or running:
                 while waiting and len(running) < 2 * jobs:
-                    future = pool.submit(compute, waiting[0])
+                    with _deaf_to_interrupts():
+                        future = pool.submit(compute, waiting[0])
                     running[future] = waiting.popleft()
                 ready, _ = wait(running, return_when=FIRST_COMPLETED)
                 for future in ready:
@@ -130,6 +132,19 @@ def run(
             raise
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """For processes that start inside: until :func:`_begin` is reached they import for seconds."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(start: Callable[..., None], arguments: tuple[Any, ...]) -> None:

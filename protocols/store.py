@@ -133,6 +133,8 @@ class CellStore:
                 raise ValueError("it belongs to another cell")
         except FileNotFoundError:
             return None
+        except MemoryError:
+            raise
         except Exception as error:  # zipfile and NumPy raise anything on a damaged file
             warnings.warn(f"{path}: unusable ({error}); computed again.", CellWarning, stacklevel=3)
             path.unlink(missing_ok=True)

@@ -68,7 +68,11 @@ class Demonstration:
     help="Picture to write: kernels, blurry, restored, sharp.",
 )
 @click.option("--restorer", default="fast", show_default=True)
-@click.option("--data-root", type=click.Path(path_type=Path), help="Where Levin's kernels may lie.")
+@click.option(
+    "--data-root",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Where Levin's kernels may lie.",
+)
 def demo(out: Path, restorer: str, data_root: Path | None) -> None:
     """Detect, align, blur with eight kernels, restore and compare one face: nothing to download."""
     from blurface.images import format_of

@@ -21,7 +21,7 @@ from .options import quiet_option
 )
 @click.option(
     "--data-root",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
     help="Where the photographs lie now.  [default: where they lay when the run was made]",
 )
 @quiet_option

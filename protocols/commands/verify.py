@@ -115,6 +115,7 @@ def verify(
     from blurface.stage import resolve_device
     from protocols import results
     from protocols.experiments import Experiment
+    from protocols.kinds import unreadable
     from protocols.record import places, run_record
     from protocols.run_tables import run_tables
     from protocols.runner import Choice
@@ -166,10 +167,6 @@ def verify(
         shown = results.published(summary, known)
         results.write(shown, run_tables(shown), out, record, known)
         click.echo(f"Results written to {out}.", err=True)
-    if unreadable := evaluation.faces.unreadable_images:
-        click.echo(
-            f"blurface: {len(unreadable)} pictures could not be read and count as non-matches: "
-            f"{', '.join(unreadable[:5])}{' ...' if len(unreadable) > 5 else ''}.",
-            err=True,
-        )
+    if lacking := unreadable([summary]):
+        click.echo(f"blurface: {lacking[0]}", err=True)
         sys.exit(1)

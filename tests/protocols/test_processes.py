@@ -156,7 +156,13 @@ def test_processes_that_still_import_leave_an_interrupt_to_their_parent(tmp_path
     script, pids = tmp_path / "importers.py", tmp_path / "pids"
     script.write_text(_IMPORTERS)
     pids.mkdir()
-    parent = subprocess.Popen([sys.executable, str(script), str(pids)], stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, str(script), str(pids)],
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background commands, and what these start, are deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         children = _wait_for_two(pids)
         for child in children:

@@ -263,7 +263,13 @@ def find_faces(folder: Path, how: str) -> subprocess.Popen[bytes]:
             env={**os.environ, **ours},
             stderr=stderr,
             start_new_session=True,
+            preexec_fn=hear_interrupts,
         )
+
+
+def hear_interrupts() -> None:
+    """In a process that starts: a shell's background commands, and what these start, are deaf to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def test_a_process_that_dies_while_finding_faces_costs_nothing(tmp_path: Path) -> None:
@@ -280,10 +286,13 @@ def test_finding_faces_ends_with_its_run(tmp_path: Path, end: signal.Signals) ->
     """By kill -9, and by Ctrl-C, which a terminal sends to all processes."""
     run = find_faces(tmp_path, "sleep")
     pids = tmp_path / "pids"
-    wait_until(lambda: len(list(pids.iterdir())) == 2)
-    (os.kill if end == signal.SIGKILL else os.killpg)(run.pid, end)
-    code = run.wait(120)
-    wait_until(lambda: not any(running(int(path.name)) for path in pids.iterdir()))
+    try:
+        wait_until(lambda: len(list(pids.iterdir())) == 2)
+        (os.kill if end == signal.SIGKILL else os.killpg)(run.pid, end)
+        code = run.wait(120)
+        wait_until(lambda: not any(running(int(path.name)) for path in pids.iterdir()))
+    finally:
+        run.kill()
     if end == signal.SIGINT:
         told = (tmp_path / "stderr").read_text().splitlines()
         assert (code, [line for line in told if "detecting: " not in line]) == (130, ["Stopped."])

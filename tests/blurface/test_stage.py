@@ -192,6 +192,8 @@ def test_from_pretrained_and_repr() -> None:
         "DeblurStage('brighten', device='cpu', gate=0.5..2 px)"
     )
     assert resolve_device("auto").type in ("cpu", "cuda")
+    with pytest.raises(BlurfaceError, match="'meta' cannot be used"):
+        resolve_device("meta")  # it takes tensors, and computes nothing
     assert isinstance(stage.restorer, Restorer)
 
 

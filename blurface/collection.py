@@ -35,6 +35,7 @@ from .images import (
     upright,
     write_image,
 )
+from .memory import ran_out
 from .stage import DeblurStage, Decision
 
 TABLE_SUFFIX = ".parquet"
@@ -266,7 +267,7 @@ def _target(source: Path, below: Path, out: str | None, suffix: str, single: boo
     path = Path(out)
     known = picture_suffixes() | {TABLE_SUFFIX}
     if single and path.suffix.lower() in known and not path.is_dir() and not out.endswith(os.sep):
-        if (path.suffix.lower() == TABLE_SUFFIX) != (source.suffix.lower() == TABLE_SUFFIX):
+        if is_table(path) != is_table(source):
             raise InputError(
                 f"{name_of(source)} cannot be written as {name_of(out)}.", f"Use the suffix {source.suffix}."
             )
@@ -281,7 +282,7 @@ def compared(target: Path) -> Path:
 
 def _written(job: Job, compare: bool) -> list[Path]:
     """What a job writes; the target last, so that where it is, all is."""
-    return [compared(job.target), job.target] if compare and not _is_table(job) else [job.target]
+    return [compared(job.target), job.target] if compare and not is_table(job.source) else [job.target]
 
 
 # -------------------------------------------------------------------------------------- restore
@@ -339,12 +340,12 @@ def _start(job: Job, options: Options, pool: ThreadPoolExecutor) -> _Task:
         return job, _failed(job, error)
     if finished:
         return job, _of_earlier_run(job)
-    return job, None if _is_table(job) else pool.submit(open_image, job.source)
+    return job, None if is_table(job.source) else pool.submit(open_image, job.source)
 
 
 def _of_earlier_run(job: Job) -> Outcome:
     """Of a finished job: a table's pictures that failed then are told again."""
-    if not _is_table(job):
+    if not is_table(job.source):
         return _outcome(job, "skipped")
     import pyarrow.parquet as pq
 
@@ -359,8 +360,9 @@ def _of_earlier_run(job: Job) -> Outcome:
     return _outcome(job, "failed", message=f"{told} of {name_of(job.target)}. --overwrite tries them again.")
 
 
-def _is_table(job: Job) -> bool:
-    return job.source.suffix.lower() == TABLE_SUFFIX
+def is_table(path: Path) -> bool:
+    """Whether a file is one of Parquet, by its suffix."""
+    return path.suffix.lower() == TABLE_SUFFIX
 
 
 def _windows(jobs: Iterable[Job], size: int) -> Iterator[list[Job]]:
@@ -435,7 +437,7 @@ def _explained(error: Exception) -> BlurfaceError | OSError:
     """An error as a user can read it, whatever a picture or a restorer made of itself."""
     if isinstance(error, BlurfaceError | OSError):
         return error
-    if isinstance(error, MemoryError) or "can't allocate memory" in str(error):
+    if ran_out(error):
         return ImageError("The picture does not fit in memory.", "Reduce it.")
     return ImageError(
         f"The picture cannot be restored ({type(error).__name__}: {error}).", "Save it again as PNG."

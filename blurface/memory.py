@@ -10,6 +10,11 @@ _M_MMAP_MAX = -4
 """Numbers of malloc.h."""
 
 
+def ran_out(error: Exception) -> bool:
+    """Whether an error says that memory ran out: PyTorch's CPU allocator has no type of its own for it."""
+    return isinstance(error, MemoryError) or "can't allocate memory" in str(error)
+
+
 def keep_freed_memory() -> bool:
     """Let the C library keep what is freed, for the next batch, instead of giving it back.
 

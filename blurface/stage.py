@@ -19,6 +19,7 @@ from torch import Tensor
 
 from .errors import BlurfaceError, ImageError, InputError, MissingDependencyError, NoKernelError
 from .gate import Action, Gate, action, kernel_spread
+from .memory import ran_out
 from .networks import NETWORKS
 from .packets import ChannelOrder, ValueRange, unpack
 from .restorers import create_restorer, restorers
@@ -314,20 +315,13 @@ def _in_memory(size: tuple[int, int]) -> Iterator[None]:
     """Name the pictures where memory runs out, on their way in, through the network or back."""
     try:
         yield
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        raise _too_large(size) from error
-    except RuntimeError as error:
-        # The CPU allocator has no exception type of its own.
-        if "can't allocate memory" not in str(error):
+    except (MemoryError, RuntimeError) as error:
+        if not (ran_out(error) or isinstance(error, torch.OutOfMemoryError)):
             raise
-        raise _too_large(size) from error
-
-
-def _too_large(size: tuple[int, int]) -> ImageError:
-    return ImageError(
-        f"A batch of pictures of {size[1]} x {size[0]} pixels does not fit in memory.",
-        "Use a smaller batch_size, or reduce the pictures.",
-    )
+        raise ImageError(
+            f"A batch of pictures of {size[1]} x {size[0]} pixels does not fit in memory.",
+            "Use a smaller batch_size, or reduce the pictures.",
+        ) from error
 
 
 def _stack(kernels: list[Tensor]) -> Tensor:

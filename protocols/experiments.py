@@ -235,8 +235,20 @@ class Experiment:
         evaluation = self.evaluate(cache=cache, progress=progress)
         summary = self.summarise(evaluation)
         if out is not None:
-            record = run_record(self.options(), began, evaluation)
-            known = places(self.data_root)
-            shown = results.published(summary, known)
-            results.write(shown, run_tables(shown), out, record, known)
+            self.write(summary, out, run_record(self.options(), began, evaluation))
         return summary
+
+    def write(self, summary: Summary, out: Path, record: Mapping[str, Any]) -> None:
+        """Write results and their tables, with the names of folders in place of their paths.
+
+        Parameters
+        ----------
+        summary : Summary
+        out : Path
+            Folder, created where missing.
+        record : mapping
+            As of :func:`protocols.record.run_record`.
+        """
+        known = places(self.data_root)
+        shown = results.published(summary, known)
+        results.write(shown, run_tables(shown), out, record, known)

@@ -131,10 +131,10 @@ def restore(
             )
         _restore_one(recipe, inputs[0], out, quality, as_json, quiet)
         return
-    from blurface.collection import TABLE_SUFFIX, Options, collect
+    from blurface.collection import Options, collect, is_table
 
     jobs = collect(inputs, out, suffix, compare=compare)
-    if compare and any(job.source.suffix.lower() == TABLE_SUFFIX for job in jobs):
+    if compare and any(is_table(job.source) for job in jobs):
         raise click.UsageError("--compare is for picture files; restore Parquet files without it.")
     options = Options(overwrite=overwrite, compare=compare, quality=quality, column=column)
     if engine == "ray":

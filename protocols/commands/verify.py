@@ -113,10 +113,9 @@ def verify(
     """
     from blurface import assets
     from blurface.stage import resolve_device
-    from protocols import results
     from protocols.experiments import Experiment
     from protocols.kinds import unreadable
-    from protocols.record import places, run_record
+    from protocols.record import run_record
     from protocols.run_tables import run_tables
     from protocols.runner import Choice
 
@@ -162,10 +161,7 @@ def verify(
             err=True,
         )
     if out is not None:
-        record = run_record(click.get_current_context().params, began, evaluation)
-        known = places(data_root)
-        shown = results.published(summary, known)
-        results.write(shown, run_tables(shown), out, record, known)
+        experiment.write(summary, out, run_record(click.get_current_context().params, began, evaluation))
         click.echo(f"Results written to {out}.", err=True)
     if lacking := unreadable([summary]):
         click.echo(f"blurface: {lacking[0]}", err=True)

@@ -32,12 +32,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from .fourier import (
+    FastTransforms,
+    MatrixTransforms,
+    PhaseTables,
     Spectrum,
-    forward_transform,
+    Transforms,
     gradient_energy,
-    inverse_transform,
     phase_ramp,
-    shift_spectrum,
+    phase_tables,
 )
 from .packed import PackedConvolution, pack_convolutions, packing_serves
 
@@ -277,7 +279,7 @@ class FastNet(nn.Module):
         if rows is not None and len(rows) == 0:
             return (x, first) if return_kernel else x
         estimate = self._restored(look)
-        restored = _cut_to(estimate.images[-1], x)
+        restored = _cut_to(estimate.images[-1] + 0.5, x)
         if rows is not None:
             restored = x.to(restored.dtype).index_copy(0, rows, restored)
         if not return_kernel:
@@ -314,17 +316,16 @@ class FastNet(nn.Module):
         """
         result = self._restored(self._look(_whole_eighths(blurry)), kernel, blend, loops)
         return result._replace(
-            images=[_cut_to(image, blurry) for image in result.images],
-            deconvolved=[_cut_to(image, blurry) for image in result.deconvolved],
+            images=[_cut_to(image + 0.5, blurry) for image in result.images],
+            deconvolved=[_cut_to(image + 0.5, blurry) for image in result.deconvolved],
         )
 
     def _look(self, y: Tensor) -> _Look:
         """The first pass and the first estimate of the kernels."""
-        y = y.float()
-        problem = _Problem(y, self.luma, self.matrix_fourier)
-        outputs, memory = self.first(y - 0.5, None)
-        residual, _, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
-        image = y + residual
+        problem = _Problem(y.float() - 0.5, self.luma, self.matrix_fourier)
+        outputs, memory = self.first(problem.y, None)
+        residual, _, edges = _apart(outputs)
+        image = problem.y + residual
         return _Look(problem, image, memory, *self._kernel(self.kernel, problem, image, edges, memory, None))
 
     def _kernel(
@@ -349,7 +350,7 @@ class FastNet(nn.Module):
         blend: Tensor | None = None,
         loops: int | None = None,
     ) -> Estimate:
-        """The loops, from the first estimate of the kernels on."""
+        """The loops, from the first estimate of the kernels on; its pictures are less 0.5, in [-0.5, 0.5]."""
         problem, image, memory, logits, factors = look
         y = problem.y
         result = Estimate([image], [], [], [])
@@ -370,10 +371,10 @@ class FastNet(nn.Module):
                 off_centre,
                 image if number >= len(stages) - self.reblurred else None,
             )
-            result.deconvolved.append(sharp + 0.5)
-            outputs, memory = stages[number].loop(torch.cat([y - 0.5, sharp, turned], 1), memory)
-            residual, gate, edges = outputs.float().split_with_sizes((3, 1, 3), 1)
-            image = y + torch.sigmoid(gate) * (result.deconvolved[-1][:, :3] - y) + residual
+            result.deconvolved.append(sharp)
+            outputs, memory = stages[number].loop(torch.cat([y, sharp, turned], 1), memory)
+            residual, gate, edges = _apart(outputs)
+            image = y + torch.sigmoid(gate) * (sharp[:, :3] - y) + residual
             result.images.append(image)
             if following is not None:
                 net = stages[following].kernel
@@ -427,53 +428,96 @@ class _Look(NamedTuple):
         return _Look(self.problem.chosen(rows), *(part[rows] for part in self[1:]))
 
 
+class _Grid(NamedTuple):
+    """What the closed-form steps need that depends on the size alone.
+
+    Attributes
+    ----------
+    transforms : Transforms
+        Of a picture ("picture"), of one continued ("whole") and of a kernel ("window").
+    energy : Tensor
+        Power of the two first differences on the half spectrum.
+    phases : PhaseTables
+        To move offset 0 of a kernel to the origin.
+    forth : Spectrum
+        Moves the origin to offset 0.
+    ramps : tuple of Tensor
+        Rising from 0 to 1 over the continuation, down (rows, 1) and across (columns,).
+    """
+
+    transforms: Transforms
+    energy: Tensor
+    phases: PhaseTables
+    forth: Spectrum
+    ramps: tuple[Tensor, Tensor]
+
+    @classmethod
+    def of(cls, shape: tuple[int, int], size: tuple[int, int], device: torch.device, matrix: bool) -> _Grid:
+        """For pictures of ``shape`` (H, W) continued to ``size``."""
+        extents = {"picture": shape, "whole": size, "window": (WINDOW, WINDOW)}
+        transforms = (MatrixTransforms if matrix else FastTransforms)(size, device, extents)
+        phases = phase_tables(transforms, WINDOW // 2)
+        forth = phase_ramp(transforms, phases).conj()
+        down, across = (_ramp(total - length, device) for length, total in zip(shape, size, strict=True))
+        return cls(transforms, gradient_energy(transforms), phases, forth, (down[:, None], across))
+
+
+@lru_cache(maxsize=16)
+def _kept_grid(shape: tuple[int, int], size: tuple[int, int], device: torch.device, matrix: bool) -> _Grid:
+    # Normal tensors, whoever asks first: those of inference mode would be of no use to training.
+    with torch.inference_mode(False):
+        return _Grid.of(shape, size, device, matrix)
+
+
+def _ramp(steps: int, device: torch.device) -> Tensor:
+    """Half a cosine from 0 to 1."""
+    places = (torch.arange(steps, device=device, dtype=torch.float32) + 0.5) / steps
+    return 0.5 - 0.5 * torch.cos(torch.pi * places)
+
+
 class _Problem:
-    """The blurry picture's spectra, and the two closed-form steps on them (float32 throughout)."""
+    """The blurry picture less 0.5, its spectra, and the two closed-form steps on them; all in float32."""
 
     def __init__(self, y: Tensor, luma: Tensor, matrix: bool) -> None:
-        self.y, self.matrix = y, matrix
+        self.y, self.luma = y, luma
         height, width = y.shape[-2:]
-        self.shape = (height, width)
         # multiples of 16: sizes with small factors, even in both directions
-        self.size = (height + EXTENSION + -height % 16, width + EXTENSION + -width % 16)
-        self.luma = luma
-        grey = (y * luma).sum(1, keepdim=True)
-        every = _continue(torch.cat([y, grey], 1) - 0.5, self.size)
-        self.blurry, self.grey = forward_transform(every, self.size, matrix=matrix).split((3, 1))
+        size = (height + EXTENSION + -height % 16, width + EXTENSION + -width % 16)
         # In a recorded graph the size is a value of the graph, and the tensors are none: nothing can be kept.
-        make = _constants if matrix or torch.compiler.is_compiling() else _kept_constants
-        self.energy, self.shift = make(self.size, y.device, matrix)
-        gradients = _gradients(grey)
-        self.gradients = forward_transform(gradients, self.size, matrix=matrix)
+        make = _Grid.of if matrix or torch.compiler.is_compiling() else _kept_grid
+        self.grid = make((height, width), size, y.device, matrix)
+        self.transforms = self.grid.transforms
+        grey = (y * luma).sum(1, keepdim=True)
+        every = self.transforms.forward(_continue(torch.cat([y, grey], 1), self.grid.ramps), "whole")
+        self.blurry, self.grey = every.each(lambda part: part[:, :3]), every.each(lambda part: part[:, 3:])
+        self.gradients = self.transforms.forward(_gradients(grey), "picture")
         power = self.gradients.power().sum(1, keepdim=True)
         # The autocorrelation and the cepstrum of the gradients: what |K|^2 looks like through a face.
         log_power = torch.log(power + 1e-3 * power.mean((2, 3), keepdim=True) + 1e-8)
         both = torch.cat([power, log_power - log_power.mean((2, 3), keepdim=True)], 1)
-        self.correlations = _unit_scale(self._cut(self.shift.conj_scaled(both)))
+        self.correlations = _unit_scale(self.transforms.inverse(self.grid.forth.scaled(both), "window"))
 
     def chosen(self, rows: Tensor) -> _Problem:
         """Some of the pictures, with what was computed of them."""
         part = copy.copy(self)
         part.y, part.correlations = self.y[rows], self.correlations[rows]
-        part.blurry, part.grey = self.blurry.chosen(rows), self.grey.chosen(rows)
-        part.gradients = self.gradients.chosen(rows)
+        part.blurry, part.grey, part.gradients = (
+            spectrum.each(lambda stored: stored[rows])
+            for spectrum in (self.blurry, self.grey, self.gradients)
+        )
         return part
-
-    def _cut(self, moved: Spectrum) -> Tensor:
-        """The 44 x 44 offsets around the origin of a spectrum's image, moved to its corner."""
-        return inverse_transform(moved, self.size, (WINDOW, WINDOW))
 
     def kernel_maps(self, image: Tensor, edges: Tensor, regulariser: Tensor) -> Tensor:
         """Two quotients, autocorrelation and cepstrum (N, 4, 44, 44), each of unit RMS."""
         mask, more = edges.split_with_sizes((1, 2), 1)
         sharp = torch.sigmoid(mask) * _gradients((image * self.luma).sum(1, keepdim=True)) + more
-        predicted = forward_transform(sharp, self.size, matrix=self.matrix)
-        numerator = predicted.conj_times(self.gradients).over_channels()
+        predicted = self.transforms.forward(sharp, "picture")
+        numerator = predicted.conj_times(self.gradients).each(lambda part: part.sum(1, keepdim=True))
         power = predicted.power().sum(1, keepdim=True)
         inverse = 1 / (
             power + regulariser.exp()[None, :, None, None] * (power.mean((2, 3), keepdim=True) + 1e-6)
         )
-        quotient = self._cut(self.shift.conj_times(numerator).scaled(inverse))
+        quotient = self.transforms.inverse(self.grid.forth.times(numerator).scaled(inverse), "window")
         return torch.cat([_unit_scale(quotient), self.correlations], 1)
 
     def deconvolve(
@@ -483,23 +527,25 @@ class _Problem:
         off_centre: Tensor | None,
         estimate: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Wiener images less 0.5 under two regularisers (N, 6, H, W); a grey one with the turned kernel.
+        """Wiener images under two regularisers (N, 6, H, W); a grey one with the turned kernel.
 
         ``off_centre`` (N, 2): by so many rows and columns the kernel is moved back, exactly.
-        ``estimate`` (N, 3, H, W): sharp, to continue the blurry picture by.
+        ``estimate`` (N, 3, H, W): sharp, to continue the blurry picture by. All pictures are less 0.5.
         """
-        # offsets start at -22: the shift brings offset 0 to the origin
-        transfer = self.shift.times(forward_transform(kernel, self.size, matrix=self.matrix))
-        if off_centre is not None:
-            transfer = transfer.times(phase_ramp(self.size, off_centre, matrix=self.matrix))
+        # offsets start at -22: the ramp brings offset 0 to the origin
+        ramp = phase_ramp(self.transforms, self.grid.phases, off_centre)
+        transfer = ramp.times(self.transforms.forward(kernel, "window"))
         weights = log_regularisers.exp()[:, :, :, None, None]
-        inverse = 1 / (transfer.power() + weights[:, :, 0] * self.energy + weights[:, :, 1])
+        inverse = 1 / (transfer.power() + weights[:, :, 0] * self.grid.energy + weights[:, :, 1])
         blurry = self.blurry if estimate is None else self._continued(estimate, transfer)
-        straight = transfer.conj_times(blurry)
-        turned = transfer.times(self.grey)
-        first, second = inverse.split_with_sizes((1, 1), 1)
-        stacked = straight.scaled(first).joined(straight.scaled(second), turned.scaled(second))
-        sharp, grey = inverse_transform(stacked, self.size, self.shape).split_with_sizes((6, 1), 1)
+        # (N, 2, 1, ...) by (N, 1, 3, ...)
+        filters = transfer.conj().scaled(inverse).each(lambda part: part[:, :, None])
+        straight = filters.times(blurry.each(lambda part: part[:, None]))
+        turned = transfer.scaled(inverse[:, 1:]).times(self.grey)
+        images = self.transforms.inverse(
+            straight.each(lambda part: part.flatten(1, 2)).joined(turned), "picture"
+        )
+        sharp, grey = images.split_with_sizes((6, 1), 1)
         return sharp, grey
 
     def _continued(self, estimate: Tensor, transfer: Spectrum) -> Spectrum:
@@ -508,12 +554,18 @@ class _Problem:
         Blur carries in what lies up to half a kernel beyond the border: a guess that agrees with the kernel
         leaves the inside less to explain than a ramp does.
         """
-        height, width = self.shape
-        sharp = forward_transform(_continue(estimate - 0.5, self.size), self.size, matrix=self.matrix)
-        outside = inverse_transform(sharp.times(transfer), self.size, self.size)
-        above = torch.cat([self.y - 0.5, outside[..., :height, width:]], -1)
-        whole = torch.cat([above, outside[..., height:, :]], -2)
-        return forward_transform(whole, self.size, matrix=self.matrix)
+        height, width = self.y.shape[-2:]
+        sharp = self.transforms.forward(_continue(estimate, self.grid.ramps), "whole")
+        outside = self.transforms.inverse(sharp.times(transfer), "whole")
+        above = torch.cat([self.y, outside[..., :height, width:]], -1)
+        return self.transforms.forward(torch.cat([above, outside[..., height:, :]], -2), "whole")
+
+
+def _apart(outputs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """RGB residual, gate and edges of a pass; a channel in one piece costs what follows half as much."""
+    whole = outputs.to(torch.float32, memory_format=torch.contiguous_format)
+    residual, gate, edges = whole.split_with_sizes((3, 1, 3), 1)
+    return residual, gate, edges
 
 
 def _whole_eighths(image: Tensor) -> Tensor:
@@ -531,24 +583,11 @@ def _distribution(logits: Tensor) -> Tensor:
     return functional.softmax(logits.flatten(1), 1).view_as(logits)
 
 
-def _constants(size: tuple[int, int], device: torch.device, matrix: bool) -> tuple[Tensor, Spectrum]:
-    energy = gradient_energy(size, device, matrix=matrix)
-    return energy, shift_spectrum(size, WINDOW // 2, device, matrix=matrix)
-
-
-@lru_cache(maxsize=16)
-def _kept_constants(size: tuple[int, int], device: torch.device, matrix: bool) -> tuple[Tensor, Spectrum]:
-    # Normal tensors, whoever asks first: those of inference mode would be of no use to training.
-    with torch.inference_mode(False):
-        return _constants(size, device, matrix)
-
-
 def centre_of_mass(kernels: Tensor) -> Tensor:
     """Rows and columns (N, 2) from offset 0 to the centre of mass of kernels (N, 1, 44, 44) of unit sum."""
     offsets = torch.arange(WINDOW, device=kernels.device, dtype=kernels.dtype) - WINDOW // 2
-    rows = (kernels.sum(3) * offsets).sum(2)
-    columns = (kernels.sum(2) * offsets).sum(2)
-    return torch.cat([rows, columns], 1)
+    sides = torch.stack([kernels.sum(3), kernels.sum(2)], -1)
+    return (sides * offsets[:, None]).sum((1, 2))
 
 
 def _moved(kernels: Tensor, by: Tensor) -> Tensor:
@@ -563,21 +602,14 @@ def _moved(kernels: Tensor, by: Tensor) -> Tensor:
 
 def _gradients(grey: Tensor) -> Tensor:
     """Forward differences down and across (N, 2, H, W); zero at the last row and column."""
-    down = functional.pad(grey[..., 1:, :] - grey[..., :-1, :], (0, 0, 0, 1))
-    across = functional.pad(grey[..., :, 1:] - grey[..., :, :-1], (0, 1))
-    return torch.cat([down, across], 1)
+    more = functional.pad(grey, (0, 1, 0, 1), mode="replicate")
+    return torch.cat([more[..., 1:, :-1], more[..., :-1, 1:]], 1) - grey
 
 
-def _continue(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Continue a picture so that it is periodic: a cosine ramp from its last to its first line."""
-    for dim, total in ((-2, size[0]), (-1, size[1])):
-        length = image.shape[dim]
-        steps = (torch.arange(total - length, device=image.device, dtype=image.dtype) + 0.5) / (
-            total - length
-        )
-        ramp = 0.5 - 0.5 * torch.cos(torch.pi * steps)
-        ramp = ramp[:, None] if dim == -2 else ramp
-        last, first = image.narrow(dim, length - 1, 1), image.narrow(dim, 0, 1)
+def _continue(image: Tensor, ramps: tuple[Tensor, Tensor]) -> Tensor:
+    """Continue a picture so that it is periodic: by a ramp from its last to its first line."""
+    for dim, ramp in zip((-2, -1), ramps, strict=True):
+        first, last = image.narrow(dim, 0, 1), image.narrow(dim, image.shape[dim] - 1, 1)
         image = torch.cat([image, last + ramp * (first - last)], dim)
     return image
 

@@ -5,15 +5,16 @@ cosine and sine tables built from the sizes inside the graph, with pairs of real
 OpenVINO, whose runtimes have no complex ones).
 
 The products down the columns need half of the terms: at the frequencies k and -k a cosine is the same and
-a sine changes its sign. So the second form has its rows in an order of its own (:func:`row_frequencies`),
+a sine changes its sign. So the second form has its rows in an order of its own (:meth:`Transforms.rows`),
 on which nothing that a spectrum is used for depends.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -38,20 +39,12 @@ class Spectrum(ABC):
         """Product with real numbers."""
 
     @abstractmethod
-    def conj_scaled(self, factor: Tensor) -> Self:
-        """Product of the complex conjugate of this with real numbers."""
+    def conj(self) -> Self:
+        """Complex conjugate."""
 
     @abstractmethod
-    def over_channels(self) -> Self:
-        """Sum over the channels, which stay as one."""
-
-    @abstractmethod
-    def split(self, sizes: tuple[int, int]) -> tuple[Self, Self]:
-        """The first channels and the rest."""
-
-    @abstractmethod
-    def chosen(self, rows: Tensor) -> Self:
-        """Some of the images of a batch."""
+    def each(self, function: Callable[[Tensor], Tensor]) -> Self:
+        """What a linear function (a sum, a choice, another shape) makes of it: applied to what is stored."""
 
     @abstractmethod
     def joined(self, *others: Self) -> Self:
@@ -82,18 +75,11 @@ class Pair(Spectrum):
     def scaled(self, factor: Tensor) -> Self:  # noqa: D102
         return type(self)(self.real * factor, self.imag * factor)
 
-    def conj_scaled(self, factor: Tensor) -> Self:  # noqa: D102
-        return type(self)(self.real * factor, -self.imag * factor)
+    def conj(self) -> Self:  # noqa: D102
+        return type(self)(self.real, -self.imag)
 
-    def over_channels(self) -> Self:  # noqa: D102
-        return type(self)(self.real.sum(1, keepdim=True), self.imag.sum(1, keepdim=True))
-
-    def split(self, sizes: tuple[int, int]) -> tuple[Self, Self]:  # noqa: D102
-        real, imag = self.real.split_with_sizes(sizes, 1), self.imag.split_with_sizes(sizes, 1)
-        return type(self)(real[0], imag[0]), type(self)(real[1], imag[1])
-
-    def chosen(self, rows: Tensor) -> Self:  # noqa: D102
-        return type(self)(self.real[rows], self.imag[rows])
+    def each(self, function: Callable[[Tensor], Tensor]) -> Self:  # noqa: D102
+        return type(self)(function(self.real), function(self.imag))
 
     def joined(self, *others: Self) -> Self:  # noqa: D102
         return type(self)(
@@ -127,21 +113,128 @@ class Complex(Spectrum):
     def scaled(self, factor: Tensor) -> Self:  # noqa: D102
         return type(self)(self.value * factor)
 
-    def conj_scaled(self, factor: Tensor) -> Self:  # noqa: D102
-        return type(self)(self.value.conj() * factor)
+    def conj(self) -> Self:  # noqa: D102
+        return type(self)(self.value.conj().resolve_conj())
 
-    def over_channels(self) -> Self:  # noqa: D102
-        return type(self)(self.value.sum(1, keepdim=True))
-
-    def split(self, sizes: tuple[int, int]) -> tuple[Self, Self]:  # noqa: D102
-        first, rest = self.value.split_with_sizes(sizes, 1)
-        return type(self)(first), type(self)(rest)
-
-    def chosen(self, rows: Tensor) -> Self:  # noqa: D102
-        return type(self)(self.value[rows])
+    def each(self, function: Callable[[Tensor], Tensor]) -> Self:  # noqa: D102
+        return type(self)(function(self.value))
 
     def joined(self, *others: Self) -> Self:  # noqa: D102
         return type(self)(torch.cat([self.value, *(o.value for o in others)], 1))
+
+
+class Transforms(ABC):
+    """Transforms of one size, which images are padded to with zeros after their last row and column.
+
+    Parameters
+    ----------
+    size : tuple of int
+        H and W, both even.
+    device : torch.device
+    extents : mapping
+        Name of each size of images that come and go, with its rows and columns.
+    """
+
+    def __init__(
+        self, size: tuple[int, int], device: torch.device, extents: Mapping[str, tuple[int, int]]
+    ) -> None:
+        self.size, self.device, self.extents = size, device, extents
+
+    @abstractmethod
+    def forward(self, image: Tensor, extent: str) -> Spectrum:
+        """Spectrum of an image of this extent."""
+
+    @abstractmethod
+    def inverse(self, spectrum: Spectrum, extent: str) -> Tensor:
+        """The first rows and columns of the real image with this spectrum."""
+
+    @abstractmethod
+    def rows(self) -> Tensor:
+        """Frequencies of the rows, in 0 .. H - 1."""
+
+    @abstractmethod
+    def formed(self, real: Tensor, imag: Tensor) -> Spectrum:
+        """A spectrum of its parts."""
+
+    def columns(self) -> Tensor:
+        """Frequencies of the columns, 0 .. W / 2."""
+        return torch.arange(self.size[1] // 2 + 1, device=self.device)
+
+
+class FastTransforms(Transforms):
+    """FFTs."""
+
+    def forward(self, image: Tensor, extent: str) -> Spectrum:  # noqa: D102
+        return Complex(torch.fft.rfft2(image, s=self.size))
+
+    def inverse(self, spectrum: Spectrum, extent: str) -> Tensor:  # noqa: D102
+        assert isinstance(spectrum, Complex)
+        rows, columns = self.extents[extent]
+        # The rows that are cut away need no second transform.
+        kept = torch.fft.ifft(spectrum.value, dim=-2)[..., :rows, :]
+        image: Tensor = torch.fft.irfft(kept, self.size[1])
+        return image[..., :columns]
+
+    def rows(self) -> Tensor:  # noqa: D102
+        return torch.arange(self.size[0], device=self.device)
+
+    def formed(self, real: Tensor, imag: Tensor) -> Spectrum:  # noqa: D102
+        return Complex(torch.complex(real, imag))
+
+
+class MatrixTransforms(Transforms):
+    """Products with tables, which are made once for each extent."""
+
+    def __init__(
+        self, size: tuple[int, int], device: torch.device, extents: Mapping[str, tuple[int, int]]
+    ) -> None:
+        super().__init__(size, device, extents)
+        height, width = size
+        half, frequencies = torch.arange(height // 2 + 1, device=device), self.columns()
+        # The half spectrum stands for both halves: all columns but the first and the last count twice.
+        twice = torch.where((frequencies == 0) | (frequencies == width // 2), 1.0, 2.0) / (height * width)
+        self._forward: dict[str, tuple[Tensor, Tensor]] = {}
+        self._inverse: dict[str, tuple[Tensor, Tensor]] = {}
+        for name, (rows, columns) in extents.items():
+            # (H / 2 + 1, rows) and (columns, W / 2 + 1)
+            down_c, down_s = _table(half, torch.arange(rows, device=device), height)
+            across_c, across_s = _table(torch.arange(columns, device=device), frequencies, width)
+            self._forward[name] = torch.cat([down_c, down_s]), torch.cat([across_c, across_s], 1)
+            down = torch.cat([down_c, down_s[1 : height // 2]])
+            self._inverse[name] = down.T, torch.cat([twice * across_c, -twice * across_s], 1).T
+
+    def forward(self, image: Tensor, extent: str) -> Spectrum:  # noqa: D102
+        down, across = self._forward[extent]
+        # Few large products: OpenVINO takes them faster than many small ones.
+        cosine, sine = (down @ (image @ across)).chunk(2, -2)
+        # exp(-i t) = cos t - i sin t, in both directions
+        (cc, cs), (sc, ss) = cosine.chunk(2, -1), sine.chunk(2, -1)
+        inner = slice(1, self.size[0] // 2)
+        return Pair(
+            torch.cat([cc - ss, (cc + ss)[..., inner, :]], -2),
+            torch.cat([-(cs + sc), (sc - cs)[..., inner, :]], -2),
+        )
+
+    def inverse(self, spectrum: Spectrum, extent: str) -> Tensor:  # noqa: D102
+        down, across = self._inverse[extent]
+        half = self.size[0] // 2
+        both = torch.cat([spectrum.real, spectrum.imag], -1)
+        inner, opposite = both[..., 1:half, :], both[..., half + 1 :, :]
+        even = torch.cat([both[..., :1, :], inner + opposite, both[..., half : half + 1, :]], -2)
+        cr, ci = (down[:, : half + 1] @ even).chunk(2, -1)
+        sr, si = (down[:, half + 1 :] @ (inner - opposite)).chunk(2, -1)
+        image: Tensor = torch.cat([cr - si, ci + sr], -1) @ across
+        return image
+
+    def rows(self) -> Tensor:
+        """0 .. H / 2, then H - 1 and down, the opposites of 1 on."""
+        height = self.size[0]
+        rows = torch.arange(height, device=self.device)
+        half = height // 2
+        return torch.cat([rows[: half + 1], height - rows[1:half]])
+
+    def formed(self, real: Tensor, imag: Tensor) -> Spectrum:  # noqa: D102
+        return Pair(real, imag)
 
 
 def _table(rows: Tensor, columns: Tensor, period: int | Tensor) -> tuple[Tensor, Tensor]:
@@ -151,99 +244,58 @@ def _table(rows: Tensor, columns: Tensor, period: int | Tensor) -> tuple[Tensor,
     return turned.cos(), turned.sin()
 
 
-def row_frequencies(height: int, device: torch.device, *, matrix: bool) -> Tensor:
-    """Of the rows: 0 .. H - 1; as matrices 0 .. H / 2, then H - 1 and down, the opposites of 1 on."""
-    rows = torch.arange(height, device=device)
-    if not matrix:
-        return rows
-    half = height // 2
-    return torch.cat([rows[: half + 1], height - rows[1:half]])
+class PhaseTables(NamedTuple):
+    """Angles on the lines of a half spectrum, those of its rows and of its columns one after the other.
+
+    Attributes
+    ----------
+    turns : Tensor
+        (2, H + W // 2 + 1): by which moving an image back by a row and by a column turns each.
+    shift : Tensor
+        (H + W // 2 + 1): the turns of a shift by so many rows and columns, exact.
+    """
+
+    turns: Tensor
+    shift: Tensor
 
 
-def forward_transform(image: Tensor, size: tuple[int, int], *, matrix: bool) -> Spectrum:
-    """Transform of an image, padded with zeros after its last row and column to ``size`` (H and W even)."""
-    if not matrix:
-        return Complex(torch.fft.rfft2(image, s=size))
-    height, width = size
-    device = image.device
-    across = _table(
-        torch.arange(image.shape[-1], device=device), torch.arange(width // 2 + 1, device=device), width
+def phase_tables(transforms: Transforms, shift: int) -> PhaseTables:
+    """The tables for :func:`phase_ramp`, with a shift back by ``shift`` rows and columns."""
+    height, width = transforms.size
+    rows, columns = transforms.rows(), transforms.columns()
+    # As in the tables above, exact.
+    shifts = [
+        (numbers * shift % period).to(torch.float32) * (2 * torch.pi / period)
+        for numbers, period in ((rows, height), (columns, width))
+    ]
+    down = torch.where(2 * rows > height, rows - height, rows).to(torch.float32) * (2 * torch.pi / height)
+    across = columns.to(torch.float32) * (2 * torch.pi / width)
+    turns = torch.stack(
+        [torch.cat([down, torch.zeros_like(across)]), torch.cat([torch.zeros_like(down), across])]
     )
-    half = torch.arange(height // 2 + 1, device=device)
-    down = _table(half, torch.arange(image.shape[-2], device=device), height)
-    # Few large products: OpenVINO takes them faster than many small ones.
-    products = torch.cat(down) @ (image @ torch.cat(across, 1))
-    cosine, sine = products.chunk(2, -2)
-    # exp(-i t) = cos t - i sin t, in both directions
-    (cc, cs), (sc, ss) = cosine.chunk(2, -1), sine.chunk(2, -1)
-    inner = slice(1, height // 2)
-    return Pair(
-        torch.cat([cc - ss, (cc + ss)[..., inner, :]], -2),
-        torch.cat([-(cs + sc), (sc - cs)[..., inner, :]], -2),
-    )
+    return PhaseTables(turns, torch.cat(shifts))
 
 
-def inverse_transform(spectrum: Spectrum, size: tuple[int, int], cut: tuple[int, int]) -> Tensor:
-    """First ``cut`` rows and columns of the real image of ``size`` (H and W even) with this half spectrum."""
-    height, width = size
-    if isinstance(spectrum, Complex):
-        # The rows that are cut away need no second transform.
-        rows = torch.fft.ifft(spectrum.value, dim=-2)[..., : cut[0], :]
-        image: Tensor = torch.fft.irfft(rows, width)
-        return image[..., : cut[1]]
-    device = spectrum.real.device
-    half = height // 2
-    down_c, down_s = _table(
-        torch.arange(cut[0], device=device), torch.arange(half + 1, device=device), height
-    )
-    frequency = torch.arange(width // 2 + 1, device=device)
-    across_c, across_s = _table(frequency, torch.arange(cut[1], device=device), width)
-    # The half spectrum stands for both halves: all columns but the first and the last count twice.
-    twice = torch.where((frequency == 0) | (frequency == width // 2), 1.0, 2.0)[:, None]
-    across = torch.cat([twice * across_c, -twice * across_s]) / (height * width)
-    both = torch.cat([spectrum.real, spectrum.imag], -1)
-    inner, opposite = both[..., 1:half, :], both[..., half + 1 :, :]
-    even = torch.cat([both[..., :1, :], inner + opposite, both[..., half : half + 1, :]], -2)
-    cr, ci = (down_c @ even).chunk(2, -1)
-    sr, si = (down_s[:, 1:half] @ (inner - opposite)).chunk(2, -1)
-    return torch.cat([cr - si, ci + sr], -1) @ across
+def phase_ramp(transforms: Transforms, tables: PhaseTables, by: Tensor | None = None) -> Spectrum:
+    """Spectra (N, 1, H, W // 2 + 1) that move images back by the tables' shift.
 
-
-def shift_spectrum(size: tuple[int, int], shift: int, device: torch.device, *, matrix: bool) -> Spectrum:
-    """Spectrum of a delta ``shift`` rows and columns *before* the origin: multiplying moves an image back."""
-    height, width = size
-    rows = row_frequencies(height, device, matrix=matrix)
-    columns = torch.arange(width // 2 + 1, device=device)
-    turn = (rows * shift % height).to(torch.float32)[:, None] / height
-    turn = 2 * torch.pi * (turn + (columns * shift % width).to(torch.float32)[None, :] / width)
-    return _formed(_phase(turn), matrix)
-
-
-def phase_ramp(size: tuple[int, int], by: Tensor, *, matrix: bool) -> Spectrum:
-    """Spectra (N, 1, H, W // 2 + 1) that move images back by rows and columns ``by`` (N, 2), whole or not."""
-    height, width = size
-    rows = row_frequencies(height, by.device, matrix=matrix)
-    rows = torch.where(2 * rows > height, rows - height, rows).to(by.dtype) / height
-    columns = torch.arange(width // 2 + 1, device=by.device).to(by.dtype) / width
+    ``by`` (N, 2): and by so many rows and columns more, whole or not; N is 1 without.
+    """
+    angles = tables.shift[None]
+    if by is not None:
+        angles = angles + (by[:, :, None] * tables.turns).sum(1)
+    lines = transforms.formed(angles.cos()[:, None], angles.sin()[:, None])
     # A product of two lines: far fewer sines than pixels.
-    down = _phase(2 * torch.pi * (by[:, :1] * rows)[:, None, :, None])
-    across = _phase(2 * torch.pi * (by[:, 1:] * columns)[:, None, None])
-    return _formed(down.times(across), matrix)
+    height = transforms.size[0]
+    down = lines.each(lambda line: line[..., :height, None])
+    return down.times(lines.each(lambda line: line[..., None, height:]))
 
 
-def _phase(turn: Tensor) -> Pair:
-    """exp(i turn)."""
-    return Pair(turn.cos(), turn.sin())
-
-
-def _formed(pair: Pair, matrix: bool) -> Spectrum:
-    return pair if matrix else Complex(torch.complex(pair.real, pair.imag))
-
-
-def gradient_energy(size: tuple[int, int], device: torch.device, *, matrix: bool) -> Tensor:
+def gradient_energy(transforms: Transforms) -> Tensor:
     """Power of the two first differences, |D_rows|^2 + |D_columns|^2, on the half spectrum."""
-    height, width = size
-    frequencies = row_frequencies(height, device, matrix=matrix).to(torch.float32)
-    rows = 2 - 2 * torch.cos(2 * torch.pi * frequencies / height)
-    columns = torch.arange(width // 2 + 1, device=device, dtype=torch.float32)
-    return rows[:, None] + (2 - 2 * torch.cos(2 * torch.pi * columns / width))[None, :]
+    height, width = transforms.size
+    down, across = (
+        2 - 2 * torch.cos(2 * torch.pi * numbers.to(torch.float32) / period)
+        for numbers, period in ((transforms.rows(), height), (transforms.columns(), width))
+    )
+    return down[:, None] + across

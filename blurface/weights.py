@@ -96,6 +96,11 @@ def _opened(path: Path) -> Iterator[tuple[Any, dict[str, str]]]:
                     f"{path} does not say which network it belongs to.",
                     "Expected a file that blurface train wrote.",
                 )
+            if metadata.get("blurface", FORMAT) != FORMAT:
+                raise WeightsError(
+                    f"{path} is of format {metadata['blurface']!r}; this blurface reads {FORMAT!r}.",
+                    "Update blurface (pip install --upgrade blurface).",
+                )
             yield file, metadata
     except FileNotFoundError:
         raise WeightsError(f"{path} does not exist.", "Check the path.") from None

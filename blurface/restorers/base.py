@@ -90,10 +90,12 @@ class Restorer:
             empty = batch.new_zeros((0, 1, 1))
             return (batch, empty) if return_kernel else batch
         taken = batch.to(self.device, torch.float32)
-        if sharp_below is None:
-            restored, estimate = self._restore(taken, kernels, return_kernel)
-        else:
-            restored, estimate = self._restore_blurred(taken, kernels, return_kernel, sharp_below)
+        # A method computes in the precision that it chooses, not in the caller's.
+        with torch.autocast(self.device.type, enabled=False):
+            if sharp_below is None:
+                restored, estimate = self._restore(taken, kernels, return_kernel)
+            else:
+                restored, estimate = self._restore_blurred(taken, kernels, return_kernel, sharp_below)
         restored = restored.clamp(0, 1).to(batch.device)
         if not return_kernel:
             return restored

@@ -374,8 +374,8 @@ def test_exported_file_carries_the_gate_of_its_own_weights(tmp_path: Path) -> No
 
 def test_openvino_file_keeps_the_card(tmp_path: Path) -> None:
     pytest.importorskip("openvino")
-    export_openvino(Untrained(), tmp_path / "a.xml")
-    assert load_backend("openvino", tmp_path / "a.xml").card["blurface_model"] == "untrained"
+    export_openvino(Plain(), tmp_path / "a.xml")
+    assert load_backend("openvino", tmp_path / "a.xml").card["blurface_model"] == Plain.name
 
 
 def test_damaged_file_in_the_cache_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -402,7 +402,7 @@ def test_teacher_forcing_uses_the_true_kernel() -> None:
     assert error < 0.01
 
 
-def test_weights_round_trip_and_refusals(tmp_path: Path) -> None:
+def test_weights_round_trip_and_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     network = FastNet(width=8, deep=8, kernel_width=8, kernel_deep=8)
     path = tmp_path / "small.safetensors"
     options = {"width": 8, "deep": 8, "kernel_width": 8, "kernel_deep": 8}
@@ -427,6 +427,11 @@ def test_weights_round_trip_and_refusals(tmp_path: Path) -> None:
         load_model(tmp_path / "missing.safetensors")
     with pytest.raises(UnknownNameError, match="blurface train"):
         load_model("nonesuch")
+    monkeypatch.setattr("blurface.weights.FORMAT", "2")
+    save_model(path, network.state_dict(), "fast", options, {})
+    monkeypatch.undo()
+    with pytest.raises(WeightsError, match=r"format '2'; this blurface reads '1'\. Update"):
+        load_model(path)
 
 
 @pytest.mark.parametrize("size", [7, 14])

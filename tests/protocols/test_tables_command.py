@@ -131,6 +131,10 @@ def test_tables_2_3_and_4(toys: Path) -> None:
     assert result.exit_code == 0, result.output
     assert (again / "table2-20-thumbnails.csv").read_text() == (out / "table2-20-thumbnails.csv").read_text()
     assert not (again / "runs").exists()
+    # Table 1 would be timed anew: only where it is named.
+    result = _call(toys / "unnamed", *folders)
+    assert "table 1" not in result.output + result.stderr
+    assert "table2-20-thumbnails.csv" in {path.name for path in (toys / "unnamed").iterdir()}
     # Table 3 joins runs of the same pairs, and leaves out those of others.
     more = toys / "more"
     result = _call(more, "--which", "3", "--limit", "20", "--restorer", "richardson-lucy")

@@ -1,7 +1,11 @@
-"""Verifiers on the whole of LFW: figures recorded once, which no change may move."""
+"""Verifiers on LFW: figures recorded once, which no change may move.
+
+On the first two of its ten folds; on all of them with ``BLURFACE_TEST_WHOLE=1``, four minutes more.
+"""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +24,19 @@ from verification.scoring import cross_validate, fold_means, held_out, roc, scor
 pytestmark = pytest.mark.real
 
 ALIGNED = "lfw-pairs-aligned-112x112"
+WHOLE = os.environ.get("BLURFACE_TEST_WHOLE", "") not in ("", "0")
 
 
 class Lfw:
-    """Pairs of view 2, read as its README says, without the package's own reader."""
+    """Pairs of view 2, read as its README says, without the package's own reader: the first so many folds."""
 
-    def __init__(self, data: Path) -> None:
+    def __init__(self, data: Path, folds: int) -> None:
         self.data = data
         self.images: dict[str, int] = {}
         self.reference: list[int] = []
         self.probe: list[int] = []
         genuine: list[bool] = []
-        for line in (data / "lfw" / "pairs.txt").read_text().splitlines()[1:]:
+        for line in (data / "lfw" / "pairs.txt").read_text().splitlines()[1 : 1 + 600 * folds]:
             words = line.split("\t")
             genuine.append(len(words) == 3)
             first, second = (
@@ -59,8 +64,8 @@ class Lfw:
 
 @pytest.fixture(scope="module")
 def lfw(shared: Path) -> Lfw:
-    found = Lfw(shared / "data")
-    assert len(found.images) == 7701
+    found = Lfw(shared / "data", 10 if WHOLE else 2)
+    assert len(found.images) == (7701 if WHOLE else 1583)
     return found
 
 
@@ -75,24 +80,33 @@ def test_mobilefacenet_on_lfw(lfw: Lfw, shared: Path) -> None:
     rows = lfw.embed(create_embedder("mobilefacenet", data_root=shared / "data"))
     with_mean, scores = accuracy(lfw, rows, True)
     without, _ = accuracy(lfw, rows, False)
-    assert with_mean == pytest.approx(0.9930, abs=2e-4)
-    assert without == pytest.approx(0.9905, abs=2e-4)
+    # Less than a pair of rounding between machines.
+    pair = 1.2 / len(lfw.genuine)
+    assert with_mean == pytest.approx(0.9930 if WHOLE else 1187 / 1200, abs=pair)
+    assert without == pytest.approx(0.9905 if WHOLE else 1185 / 1200, abs=pair)
     curve = roc(scores, lfw.genuine)
-    assert curve.auc.value == pytest.approx(0.99887, abs=2e-5)
-    assert curve.tar_at_far[1e-2].value == pytest.approx(0.9923, abs=5e-4)
+    assert curve.auc.value == pytest.approx(0.99887 if WHOLE else 0.99896, abs=2e-5)
+    assert curve.tar_at_far[1e-2].value == pytest.approx(0.9923 if WHOLE else 0.99, abs=2 * pair)
 
 
-@pytest.mark.parametrize(("name", "expected"), [("edgeface-xs", 0.9953), ("edgeface-xxs", 0.9955)])
-def test_edgeface_on_lfw(name: str, expected: float, lfw: Lfw, shared: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "whole", "part", "part_less_mean"),
+    [("edgeface-xs", 0.9953, 1192, 1194), ("edgeface-xxs", 0.9955, 1191, 1191)],
+)
+def test_edgeface_on_lfw(
+    name: str, whole: float, part: int, part_less_mean: int, lfw: Lfw, shared: Path
+) -> None:
     rows = lfw.embed(create_embedder(name, data_root=shared / "data"))
     # Without mean subtraction; recorded with a threshold from a grid, which may move a pair or two.
-    assert accuracy(lfw, rows, False)[0] == pytest.approx(expected, abs=2.5e-4)
-    assert accuracy(lfw, rows, True)[0] == pytest.approx(expected, abs=6e-4)
+    pair = 1 / len(lfw.genuine)
+    assert accuracy(lfw, rows, False)[0] == pytest.approx(whole if WHOLE else part / 1200, abs=1.5 * pair)
+    expected = whole if WHOLE else part_less_mean / 1200
+    assert accuracy(lfw, rows, True)[0] == pytest.approx(expected, abs=(3.6 if WHOLE else 1.5) * pair)
 
 
 def test_photographs_give_the_faces_that_ready_crops_give(lfw: Lfw, shared: Path, tmp_path: Path) -> None:
     """On all 7,701 photographs: 99.13%, one face not found, median cosine to the ready crops 0.978."""
-    names = list(lfw.images)[::160]
+    names = list(lfw.images)[:: len(lfw.images) // 48]
     photographs = [lfw.data / "lfw" / "lfw-deepfunneled" / name for name in names]
     found = locate(photographs, cache=LandmarkCache(tmp_path))
     assert all(item is not None for item in found)

@@ -46,6 +46,14 @@ def test_bfloat16_stays_near_float32(fast: Restorer) -> None:
     assert float(half_kernel.sum()) == pytest.approx(1, abs=0.02)
 
 
+def test_classical_methods_compute_as_ever_where_the_caller_computes_in_less() -> None:
+    batch = torch.from_numpy(blurry_face()).permute(2, 0, 1)[None, :, 20:96, 10:86].contiguous()
+    restorer = create_restorer("chakrabarti")
+    expected = restorer.restore(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(restorer.restore(batch), expected)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("name", ["fast", "deepdeblur"])
 def test_float32_is_float32_whatever_precision_the_caller_computes_in(name: str) -> None:
     batch = torch.from_numpy(blurry_face()).permute(2, 0, 1)[None].contiguous()

@@ -80,7 +80,9 @@ class _Source:
             return
         smallest, largest = float(least.min()), float(most.max())
         if smallest >= 0 and largest <= 255 and float(span.abs().max()) == 1:
-            mend = "If it spans 0 to 255, divide by 255, pass or save eight bits, or say value_range=(0, 255)."
+            mend = (
+                "If it spans 0 to 255, divide by 255, pass or save eight bits, or say value_range=(0, 255)."
+            )
         elif smallest >= -1.05 and largest <= 1.05:
             mend = "If it spans -1 to 1, say value_range=(-1, 1)."
         else:

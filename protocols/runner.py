@@ -626,8 +626,9 @@ class _Plan:
 
             products = []
             for name in names:
-                cells = [(verifier, self.keys[verifier, name, column]) for verifier in verifiers]
-                left = tuple((verifier, key) for verifier, key in cells if wanted(key))
+                # The control has no cell without blur: those are the sharp faces.
+                cells = [(verifier, self.keys.get((verifier, name, column))) for verifier in verifiers]
+                left = tuple((verifier, key) for verifier, key in cells if key is not None and wanted(key))
                 quality = self.keys.get((f"quality {frame}", name, column))
                 quality = quality if wanted(quality) else None
                 if left or quality is not None:

@@ -24,7 +24,7 @@ from scipy.ndimage import convolve
 
 from blurface.errors import BlurfaceError, InputError, UnknownNameError
 from blurface.kernels import Kernel, KernelSet
-from blurface.restorers import restorers
+from blurface.restorers import create_restorer, restorers
 from protocols import results
 from protocols.commands.tables import Maker
 from protocols.datasets import Protocol
@@ -421,3 +421,17 @@ def test_psnr_of_a_known_change(protocol: Protocol, tmp_path: Path) -> None:
     expected = psnr((sharp.int() + 10).clamp(max=255).to(torch.uint8), sharp)
     got = evaluation.quality("112x96", "brighter", "sharp")["psnr"][0]
     assert got == pytest.approx(expected.item(), abs=1e-9)
+
+
+def test_another_name_for_the_control_is_a_row_like_it(
+    protocol: Protocol, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(restorers, "_entries", dict(restorers._entries))
+    restorers.register("alias", lambda **options: create_restorer("none", **options))
+    settings = Settings((Choice("none"), Choice("alias")), (Choice("thumbnails"),), jobs=1)
+    evaluation = evaluate(protocol, toy_kernels(), settings, cache=tmp_path)
+    for column in evaluation.columns:
+        np.testing.assert_array_equal(
+            evaluation.probe_embeddings("thumbnails", "alias", column),
+            evaluation.probe_embeddings("thumbnails", "none", column),
+        )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from .packed import PackedConvolution, packing_serves
 from .tiled import TILES, TiledFilter, tiled_convolution
 
 
@@ -96,19 +97,41 @@ class Inception(nn.Module):
         self.branches = nn.ModuleList(
             SameConv(half if reduction and size > 1 else channels, half, size) for size in sizes
         )
-        self.merge = nn.Conv2d(half * len(sizes), channels, 1)
+        self.merge: nn.Module = nn.Conv2d(half * len(sizes), channels, 1)
+
+    def prepare(self, dtype: torch.dtype) -> None:
+        """Make inference on CPUs in this type faster: large kernels in tiles, the others packed."""
+        for index, branch in enumerate(self.branches):
+            assert isinstance(branch, SameConv)
+            branch.prepare(dtype)
+            size = branch.kernel_size[0]
+            if branch.tiled is None and size % 2 and packing_serves(dtype):
+                self.branches[index] = PackedConvolution(branch, dtype, self.slope, padding=size // 2)
+        if packing_serves(dtype):
+            for index, reduce in enumerate(self.reduce):
+                if isinstance(reduce, nn.Conv2d):
+                    self.reduce[index] = PackedConvolution(reduce, dtype, self.slope)
+            self.merge = PackedConvolution(self.merge, dtype, self.slope)  # type: ignore[arg-type]
 
     def responses(self, x: Tensor) -> list[Tensor]:
         """Output of each branch (figure 4)."""
         outputs = []
         for reduce, branch in zip(self.reduce, self.branches):
-            y = x if isinstance(reduce, nn.Identity) else functional.leaky_relu(reduce(x), self.slope)
-            outputs.append(functional.leaky_relu(branch(y), self.slope))
+            y = x if isinstance(reduce, nn.Identity) else _rectified(reduce, x, self.slope)
+            outputs.append(_rectified(branch, y, self.slope))
         return outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape."""
-        return x + functional.leaky_relu(self.merge(torch.cat(self.responses(x), 1)), self.slope)
+        return x + _rectified(self.merge, torch.cat(self.responses(x), 1), self.slope)
+
+
+def _rectified(layer: nn.Module, x: Tensor, slope: float) -> Tensor:
+    """The layer's result after a leaky ReLU, which a packed layer has applied."""
+    y: Tensor = layer(x)
+    if isinstance(layer, PackedConvolution):
+        return y
+    return functional.leaky_relu(y, slope, inplace=not torch.is_grad_enabled())
 
 
 class DeepDeblurNet(nn.Module):
@@ -143,9 +166,9 @@ class DeepDeblurNet(nn.Module):
     ) -> None:
         super().__init__()
         self.slope, self.global_residual = slope, global_residual
-        self.entry = nn.Conv2d(3, channels, 3, padding=1)
+        self.entry: nn.Module = nn.Conv2d(3, channels, 3, padding=1)
         self.body = nn.ModuleList(Inception(channels, sizes, reduction, slope) for _ in range(modules))
-        self.head = nn.Conv2d(channels, 3, 1)
+        self.head: nn.Module = nn.Conv2d(channels, 3, 1)
         if global_residual:
             nn.init.zeros_(self.head.weight)
             nn.init.zeros_(self.head.bias)  # type: ignore[arg-type]
@@ -155,6 +178,8 @@ class DeepDeblurNet(nn.Module):
     @torch.no_grad()
     def _copy_the_input(self) -> None:
         # R, G and B, which are positive, pass through three channels of their own.
+        assert isinstance(self.entry, nn.Conv2d)
+        assert isinstance(self.head, nn.Conv2d)
         rgb = torch.eye(3)
         self.entry.weight[:3] = 0
         self.entry.weight[:3, :, 1, 1] = rgb
@@ -168,14 +193,19 @@ class DeepDeblurNet(nn.Module):
             nn.init.zeros_(module.merge.bias)  # type: ignore[union-attr, arg-type]
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> None:
-        """Make inference on CPUs in this type faster; called once when the weights are final."""
-        for part in self.modules():
-            if isinstance(part, SameConv):
-                part.prepare(dtype)
+        """Make inference on CPUs in this type faster; called once when the weights are final.
+
+        Where convolutions were packed there are no gradients afterwards, and the state dictionary is another.
+        """
+        for module in self.body:
+            module.prepare(dtype)  # type: ignore[operator]
+        if packing_serves(dtype):
+            self.entry = PackedConvolution(self.entry, dtype, self.slope)  # type: ignore[arg-type]
+            self.head = PackedConvolution(self.head, dtype)  # type: ignore[arg-type]
 
     def features(self, x: Tensor) -> Tensor:
         """What the first Inception module sees (N, channels, H, W)."""
-        return functional.leaky_relu(self.entry(x), self.slope)
+        return _rectified(self.entry, x, self.slope)
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, 3, H, W) RGB in [0, 1] to the same."""

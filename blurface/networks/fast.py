@@ -86,7 +86,7 @@ class Residual(nn.Module):
     def prepare(self, dtype: torch.dtype) -> None:
         """Make inference on CPUs in this type faster, where packed convolutions serve."""
         if packing_serves(dtype) and isinstance(self.first, nn.Conv2d):
-            self.first = PackedConvolution(self.first, dtype, relu=True)
+            self.first = PackedConvolution(self.first, dtype, slope=0)
             self.rectify = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:

@@ -27,20 +27,31 @@ class PackedConvolution(nn.Module):
         Kept, so that copies and pickles can pack their own.
     dtype : torch.dtype
         Of the arithmetic and of the result; float32 or bfloat16.
-    relu : bool
-        Rectify the result, in the same operator.
+    slope : float, optional
+        Rectify the result, in the same operator, and keep so much of what is negative: 0 for a ReLU.
+    padding : int, optional
+        Zeros around the picture instead of the layer's own.
     """
 
-    def __init__(self, layer: nn.Conv2d, dtype: torch.dtype, relu: bool = False) -> None:
+    def __init__(
+        self,
+        layer: nn.Conv2d,
+        dtype: torch.dtype,
+        slope: float | None = None,
+        padding: int | None = None,
+    ) -> None:
         super().__init__()
         self.layer, self.dtype = layer, dtype
-        self.after = "relu" if relu else "none"
+        self.padding = list(layer.padding) if padding is None else [padding, padding]
+        self.after: tuple[str, list[float]] = ("none", []) if slope is None else ("leaky_relu", [slope])
+        if slope == 0:
+            self.after = "relu", []
         self._pack()
 
     @torch.no_grad()
     def _pack(self) -> None:
         layer = self.layer
-        self._geometry = (list(layer.padding), list(layer.stride), list(layer.dilation), layer.groups)
+        self._geometry = (self.padding, list(layer.stride), list(layer.dilation), layer.groups)
         weight = layer.weight.detach().to(self.dtype)
         self._bias = None if layer.bias is None else layer.bias.detach().to(self.dtype)
         # An order is chosen for a size and serves others; without one it can be twenty times slower.
@@ -52,7 +63,7 @@ class PackedConvolution(nn.Module):
         """(N, inputs, H, W) of any type and order in memory to (N, outputs, H', W'), channels last."""
         x = x.to(self.dtype, memory_format=torch.channels_last)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, self._weight, self._bias, *self._geometry, self.after, [], ""
+            x, self._weight, self._bias, *self._geometry, *self.after, ""
         )
         return y
 
@@ -83,11 +94,15 @@ def packing_serves(dtype: torch.dtype) -> bool:
         layer.weight.copy_(torch.randn(24, 16, 3, 3, generator=generator, dtype=torch.float32) / 12)
         x = torch.randn(2, 16, 9, 7, generator=generator, dtype=torch.float32)
         try:
-            result = PackedConvolution(layer, dtype, relu=True)(x).float()
+            results = [PackedConvolution(layer, dtype, slope)(x).float() for slope in (0, 0.25)]
         except (AttributeError, RuntimeError, TypeError, NotImplementedError):
             return False
         tolerance = 1e-5 if dtype == torch.float32 else 0.05
-        return torch.allclose(result, functional.relu(layer(x)), atol=tolerance, rtol=tolerance)
+        expected = layer(x)
+        return all(
+            torch.allclose(result, functional.leaky_relu(expected, slope), atol=tolerance, rtol=tolerance)
+            for result, slope in zip(results, (0, 0.25), strict=True)
+        )
 
 
 def pack_convolutions(module: nn.Module, dtype: torch.dtype) -> None:

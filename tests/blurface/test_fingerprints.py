@@ -33,7 +33,7 @@ def test_modules_behind_follow_what_is_taken_from_a_package() -> None:
 
     # the control's U-Net lies in fast.py, whose transforms lie in fourier.py
     assert behind(PlainNet, "blurface.networks") == {"plain", "fast", "fourier", "packed"}
-    assert behind(DeepDeblurNet, "blurface.networks") == {"deepdeblur", "tiled"}
+    assert behind(DeepDeblurNet, "blurface.networks") == {"deepdeblur", "packed", "tiled"}
     assert {"base", "core", "epll", "kernel_fit", "sun"} <= behind(Sun, "blurface.restorers")
 
 

@@ -591,8 +591,29 @@ def test_packed_convolutions_are_the_convolutions(dtype: torch.dtype) -> None:
             torch.testing.assert_close(
                 result, expected, atol=1e-6 if dtype == torch.float32 else 0.01, rtol=0
             )
-    rectified = packed.PackedConvolution(layer, dtype, relu=True)(batch)
+    rectified = packed.PackedConvolution(layer, dtype, slope=0)(batch)
     torch.testing.assert_close(rectified, ready(batch).clamp_min(0), atol=0, rtol=0)
+    leaky = packed.PackedConvolution(layer, dtype, slope=0.01, padding=2)
+    assert leaky(batch).shape[-2:] == (13, 11)
+    expected = functional.leaky_relu(ready(batch), 0.01)
+    result = leaky(batch)[..., 1:-1, 1:-1]
+    torch.testing.assert_close(result, expected, atol=1e-6 if dtype == torch.float32 else 0.01, rtol=0)
+
+
+@pytest.mark.parametrize("reduction", [True, False])
+@pytest.mark.parametrize("size", [(112, 96), (33, 47), (5, 3)])
+def test_the_prepared_network_of_the_paper_is_the_network(reduction: bool, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network = DeepDeblurNet(channels=8, modules=2, reduction=reduction, slope=0.1).eval()
+    batch = torch.rand(2, 3, *size)
+    with torch.inference_mode():
+        expected = network(batch)
+        network.prepare()
+        torch.testing.assert_close(network(batch), expected, atol=1e-5, rtol=0)
+    if packed.packing_serves(torch.float32):
+        # What is not packed is in tiles.
+        left = [part for part in _outside_of_packed(network) if isinstance(part, nn.Conv2d)]
+        assert {part.kernel_size[0] for part in left} == {7, 14}
 
 
 def test_network_stays_as_it_is_where_packing_does_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:

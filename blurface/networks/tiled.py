@@ -26,7 +26,7 @@ TILES = {7: 20, 14: 32}
 class _Tables(NamedTuple):
     across: Tensor  # (2F, T): real pixels to (frequency, re/im)
     down: Tensor  # (2T, 2T): (re/im, pixel) to (frequency, re/im)
-    up: Tensor  # (2S, 2T): (frequency, re/im) to (re/im, pixel)
+    up: Tensor  # (2, 2S, T): real and imaginary part, frequency to (re/im, pixel)
     back: Tensor  # (S, 2F): (frequency, re/im) to real pixels
 
 
@@ -41,12 +41,7 @@ def _tables(tile: int, step: int, dtype: torch.dtype) -> _Tables:
     cos, sin = angle.cos(), angle.sin()
     down = torch.stack([torch.cat([cos, sin], 1), torch.cat([-sin, cos], 1)], 1).reshape(2 * tile, -1)
     cos, sin = cos[:, :step].T / tile, sin[:, :step].T / tile
-    up = torch.cat(
-        [
-            torch.stack([cos, -sin], 2).reshape(step, -1),
-            torch.stack([sin, cos], 2).reshape(step, -1),
-        ]
-    )
+    up = torch.stack([torch.cat([cos, sin]), torch.cat([-sin, cos])])
     # The half spectrum stands for both halves: all columns but the first and the last count twice.
     twice = torch.where((half == 0) | (half == tile // 2), 1.0, 2.0)
     angle = turn * torch.outer(full[:step], half)
@@ -97,35 +92,31 @@ class TiledFilter:
         Returns
         -------
         Tensor
-            (N, outputs, H, W) of the filter's type, in channels-last order.
+            (N, outputs, H, W) of the filter's type, in channels-last order but not in one piece.
         """
         height, width = x.shape[-2:]
+        rows, columns = -(-height // self.step), -(-width // self.step)
         y = x.to(self.dtype).permute(0, 2, 3, 1)
-        result = y.new_empty(x.shape[0], height, width, self.bias.shape[0])
-        for index in range(x.shape[0]):  # one at a time stays in the cache
-            result[index] = self._one(y[index], before)
-        return result.permute(0, 3, 1, 2)
+        # whole tiles, of which the picture is cut
+        result = y.new_empty(x.shape[0], rows * self.step, columns * self.step, self.bias.shape[0])
+        for picture, place in zip(y, result, strict=True):  # one at a time stays in the cache
+            self._one(picture, before, place.view(rows, self.step, columns, self.step, -1))
+        return result[:, :height, :width].permute(0, 3, 1, 2)
 
-    def _one(self, y: Tensor, before: int) -> Tensor:
-        height, width, _ = y.shape
-        tile, step, outputs = self.tile, self.step, self.bias.shape[0]
-        rows, columns = -(-height // step), -(-width // step)
+    def _one(self, y: Tensor, before: int, result: Tensor) -> None:
+        tile, step = self.tile, self.step
+        rows, columns = result.shape[0], result.shape[2]
         tables = _tables(tile, step, self.dtype)
         half = tile // 2 + 1
-        tiles = rows * columns
         spectrum = _spectrum(y, tile, step, before, self.size - 1 - before)
         real, imag = spectrum[:, 0], spectrum[:, 1]
-        product = torch.stack(
-            [
-                torch.bmm(real, self.real).baddbmm_(imag, self.imag, alpha=-1),
-                torch.bmm(real, self.imag).baddbmm_(imag, self.real),
-            ],
-            1,
-        ).view(half, 2 * tile, tiles * outputs)
-        lines = torch.matmul(tables.up, product).view(2 * half, step * tiles * outputs)
-        image = (tables.back @ lines).view(step, step, rows, columns, outputs)
-        image = image.permute(2, 1, 3, 0, 4).reshape(rows * step, columns * step, outputs)
-        return image[:height, :width] + self.bias
+        # Two products whose sum is the inverse transform's: no copy joins the parts.
+        re = torch.bmm(real, self.real).baddbmm_(imag, self.imag, alpha=-1)
+        im = torch.bmm(real, self.imag).baddbmm_(imag, self.real)
+        of_re, of_im = (table.expand(half, -1, -1) for table in tables.up)
+        lines = torch.bmm(of_re, re.view(half, tile, -1)).baddbmm_(of_im, im.view(half, tile, -1))
+        image = (tables.back @ lines.view(2 * half, -1)).view(step, step, rows, columns, -1)
+        torch.add(image.permute(2, 1, 3, 0, 4), self.bias, out=result)
 
 
 def _spectrum(y: Tensor, tile: int, step: int, before: int, after: int) -> Tensor:

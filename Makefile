@@ -99,7 +99,7 @@ results-tables: $(READY) $(OUT)/lfw-mobilefacenet/run.json $(OUT)/lfw-plain/run.
 results-edgeface: $(READY)
 	$(RUN) --pairs lfw $(NETWORKS) --verifier edgeface-xs --verifier edgeface-xxs $(WHOLE) --out $(OUT)/lfw-edgeface
 
-# The same pairs under all verifiers; dlib's takes a tenth of a second a face.
+# The same pairs under four verifiers; dlib's takes a tenth of a second a face.
 results-verifiers: $(READY)
 	$(RUN) --pairs lfw --restorer none --restorer fast --verifier mobilefacenet --verifier edgeface-xs \
 	  --verifier edgeface-xxs --verifier dlib $(call PART,600) --out $(OUT)/lfw-600-verifiers

@@ -31,7 +31,7 @@ from blurface.training.loop import central_face, split_by_identity
 from blurface.training.pack import FACE, Faces
 from blurface.training.pairs import WIDE, Batch, Degradation, make_pairs
 from blurface.training.sources import read_faces
-from blurface.weights import load_model
+from blurface.weights import load_model, model_path, network_name
 from protocols.degradation import from_bytes, to_bytes
 from protocols.quality import psnr
 from verification.embedders import create_embedder
@@ -109,7 +109,7 @@ def held_out_pairs(
 
 def main() -> None:
     parser = arguments(__doc__)
-    parser.add_argument("--weights", help="a .safetensors file instead of the packaged one")
+    parser.add_argument("--weights", help="a packaged model or a .safetensors file instead")
     parser.add_argument("--verifier", default="mobilefacenet")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", dest="changes")
     parser.add_argument("--only", type=int, help="so many of the conditions")
@@ -117,7 +117,8 @@ def main() -> None:
 
     config = read_config(given.config)
     options = {"weights": given.weights} if given.weights else {}
-    restorer = create_restorer(config.name, precision="float32", **options)
+    name = network_name(model_path(given.weights)) if given.weights else config.name
+    restorer = create_restorer(name, precision="float32", **options)
     for change in given.changes:
         name, _, value = change.partition("=")
         kind = type(getattr(restorer.module, name))  # type: ignore[attr-defined]

@@ -129,7 +129,11 @@ def export_onnx(restorer: Restorer, path: Path) -> Parity:
                 warnings.simplefilter("ignore")
                 torch.onnx.export(
                     _Exportable(module, kernel).eval(),
-                    (torch.rand(2, 3, 109, 93, generator=torch.Generator().manual_seed(0)),),
+                    (
+                        torch.rand(
+                            2, 3, 109, 93, generator=torch.Generator().manual_seed(0), dtype=torch.float32
+                        ),
+                    ),
                     str(temporary),
                     dynamo=False,
                     opset_version=OPSET,

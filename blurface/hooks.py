@@ -167,8 +167,8 @@ def attach(
     Raises
     ------
     InputError
-        If a stage is already attached, both ``value_range`` and ``preset`` are given, or an argument is of
-        no use.
+        If a stage is already attached to the model or within it, both ``value_range`` and ``preset`` are
+        given, or an argument is of no use.
     UnknownNameError
         If no preset has this name.
     ImageError
@@ -186,11 +186,12 @@ def attach(
         raise InputError(f"argument={argument!r} names none.", "Use a position, 0 for the first, or a name.")
     if channel_order not in ("rgb", "bgr", None):
         raise InputError(f"channel_order={channel_order!r} is unknown.", "Choose rgb or bgr.")
-    if any(isinstance(hook, _Hook) for hook in model._forward_pre_hooks.values()):
-        raise InputError(
-            f"A stage is already attached to this {type(model).__name__}.",
-            "Remove it first: handle.remove().",
-        )
+    for name, part in model.named_modules():
+        if any(isinstance(hook, _Hook) for hook in part._forward_pre_hooks.values()):
+            raise InputError(
+                f"A stage is already attached to this {type(model).__name__}{name and f', in {name}'}.",
+                "Remove it first: handle.remove().",
+            )
     if preset is not None:
         if value_range is not None:
             raise InputError("Both value_range and preset are given.", "Give one of them.")

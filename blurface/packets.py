@@ -238,7 +238,8 @@ class _Source:
             )
         _sized(label, *(shape if array.ndim == 2 else shape[-3:-1]))
         usable = array.astype(native, copy=False)
-        if not usable.flags.writeable or any(step < 0 for step in usable.strides):
+        odd = any(step < 0 or step % usable.itemsize for step in usable.strides)
+        if odd or not usable.flags.writeable:
             usable = usable.copy()
         channels_last = torch.from_numpy(usable)
         if array.ndim == 2:
@@ -256,6 +257,10 @@ class _Source:
 
     @classmethod
     def from_tensor(cls, tensor: Tensor, label: str, value_range: ValueRange | None, bgr: bool) -> _Source:
+        if tensor.is_nested:
+            raise ImageError(f"{label} is a nested tensor.", "Pass its parts in a list: list(x.unbind()).")
+        if tensor.is_meta:
+            raise ImageError(f"{label} is a tensor without values (meta).", "Pass one that holds a picture.")
         shape = tuple(tensor.shape)
         if tensor.ndim not in (2, 3, 4) or (tensor.ndim > 2 and shape[-3] not in (1, 3, 4)):
             last = tensor.ndim in (3, 4) and shape[-1] in (1, 3, 4)

@@ -91,7 +91,8 @@ class DeblurStage:
                 f"{restorer.name!r} needs the true kernel, which a stage does not have.",
                 "Use a blind restorer such as 'fast'.",
             )
-        if batch_size is not None and not (isinstance(batch_size, int) and batch_size >= 1):
+        whole = hasattr(batch_size, "__index__") and not isinstance(batch_size, bool)
+        if batch_size is not None and not (whole and batch_size >= 1):
             raise InputError(f"batch_size is {batch_size!r}.", "It must be a whole number from 1.")
         if not isinstance(gate, Gate | None):
             raise InputError(f"gate is {gate!r}.", "Use blurface.gate.Gate(low, high), or None.")
@@ -148,6 +149,8 @@ class DeblurStage:
         MissingDependencyError
             If what the backend needs is not installed.
         """
+        if not isinstance(name, str):
+            raise InputError(f"{name!r} is no restorer's name.", "Use 'fast', or another that is registered.")
         resolved = resolve_device(device)
         if backend == "auto":
             backend = _backend_for(name, resolved.type != "cpu" or differentiable, options)
@@ -284,7 +287,7 @@ def resolve_device(device: str | torch.device) -> torch.device:
     try:
         resolved = torch.device(device)
         torch.empty(0, device=resolved).cpu()  # there and back: "meta" holds nothing
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise BlurfaceError(f"The device {str(device)!r} cannot be used: {reason}", "Use 'auto'.") from error
     return resolved

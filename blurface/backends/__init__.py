@@ -67,6 +67,8 @@ def load_backend(
     InputError
         If the file does not exist or the backend does not take these options.
     """
+    if threads is not None and (isinstance(threads, bool) or not isinstance(threads, int) or threads < 1):
+        raise InputError(f"threads is {threads!r}.", "It must be a whole number from 1.")
     if backend not in ("onnxruntime", "openvino"):
         raise UnknownNameError(f"No backend is called {backend!r}.", f"Known: {', '.join(BACKENDS)}.")
     if precision not in ("fp32", "bf16") or (precision == "bf16" and backend != "openvino"):

@@ -237,10 +237,11 @@ class FastNet(nn.Module):
         self.kernel = KernelNet(5, width, kernel_width, kernel_deep, (before, below, after))
         self.later = nn.ModuleList(Stage(self.kernel, self.loop) for _ in range(stages - 1))
         # log of (gradient, constant) regularisers of the two Wiener images
-        self.wiener = nn.Parameter(torch.tensor([[-5.5, -7.0], [-3.5, -6.0]]))
+        self.wiener = nn.Parameter(torch.tensor([[-5.5, -7.0], [-3.5, -6.0]], dtype=torch.float32))
         # log of the quotients' regularisers, relative to the mean power of the edges
-        self.quotient = nn.Parameter(torch.tensor([-3.0, 0.0]))
-        self.register_buffer("luma", torch.tensor([0.299, 0.587, 0.114]).view(1, 3, 1, 1), persistent=False)
+        self.quotient = nn.Parameter(torch.tensor([-3.0, 0.0], dtype=torch.float32))
+        luma = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float32)
+        self.register_buffer("luma", luma.view(1, 3, 1, 1), persistent=False)
 
     def prepare(self, dtype: torch.dtype = torch.float32) -> None:
         """Make inference on CPUs in this type faster; called once when the weights are final.
@@ -290,7 +291,12 @@ class FastNet(nn.Module):
     def _as_seen(self, kernel: Tensor) -> Tensor:
         """Kernels (N, 1, 44, 44) as they are used and returned: moved to the middle, (N, 43, 43)."""
         if self.centring:
-            kernel = _moved(kernel, -self.centring * centre_of_mass(kernel))
+            by = -self.centring * centre_of_mass(kernel)
+            if torch.is_autocast_enabled(kernel.device.type):  # which would round the products
+                with torch.autocast(kernel.device.type, enabled=False):
+                    kernel = _moved(kernel, by)
+            else:
+                kernel = _moved(kernel, by)
         kernel = kernel[:, 0, 1:, 1:]
         return kernel / kernel.sum((1, 2), keepdim=True)
 
@@ -463,10 +469,10 @@ class _Grid(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def _kept_grid(shape: tuple[int, int], size: tuple[int, int], device: torch.device, matrix: bool) -> _Grid:
+def _kept_grid(shape: tuple[int, int], size: tuple[int, int], device: torch.device) -> _Grid:
     # Normal tensors, whoever asks first: those of inference mode would be of no use to training.
     with torch.inference_mode(False):
-        return _Grid.of(shape, size, device, matrix)
+        return _Grid.of(shape, size, device, matrix=False)
 
 
 def _ramp(steps: int, device: torch.device) -> Tensor:
@@ -476,7 +482,7 @@ def _ramp(steps: int, device: torch.device) -> Tensor:
 
 
 class _Problem:
-    """The blurry picture less 0.5, its spectra, and the two closed-form steps on them; all in float32."""
+    """The blurry picture less 0.5, its spectra, and the two closed-form steps on them, in float32."""
 
     def __init__(self, y: Tensor, luma: Tensor, matrix: bool) -> None:
         self.y, self.luma = y, luma
@@ -484,8 +490,12 @@ class _Problem:
         # multiples of 16: sizes with small factors, even in both directions
         size = (height + EXTENSION + -height % 16, width + EXTENSION + -width % 16)
         # In a recorded graph the size is a value of the graph, and the tensors are none: nothing can be kept.
-        make = _Grid.of if matrix or torch.compiler.is_compiling() else _kept_grid
-        self.grid = make((height, width), size, y.device, matrix)
+        recorded = matrix or torch.compiler.is_compiling() or type(y) is not Tensor
+        self.grid = (
+            _Grid.of((height, width), size, y.device, matrix)
+            if recorded
+            else _kept_grid((height, width), size, y.device)
+        )
         self.transforms = self.grid.transforms
         grey = (y * luma).sum(1, keepdim=True)
         every = self.transforms.forward(_continue(torch.cat([y, grey], 1), self.grid.ramps), "whole")

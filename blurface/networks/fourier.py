@@ -192,7 +192,8 @@ class MatrixTransforms(Transforms):
         height, width = size
         half, frequencies = torch.arange(height // 2 + 1, device=device), self.columns()
         # The half spectrum stands for both halves: all columns but the first and the last count twice.
-        twice = torch.where((frequencies == 0) | (frequencies == width // 2), 1.0, 2.0) / (height * width)
+        once = ((frequencies == 0) | (frequencies == width // 2)).to(torch.float32)
+        twice = (2 - once) / (height * width)
         self._forward: dict[str, tuple[Tensor, Tensor]] = {}
         self._inverse: dict[str, tuple[Tensor, Tensor]] = {}
         for name, (rows, columns) in extents.items():

@@ -70,10 +70,11 @@ class NetworkRestorer(Restorer):
                 raise WeightsError(
                     f"{weights} are weights of {found!r}, not of {self.name!r}.", f"Use them with {found!r}."
                 )
-        module, self.note = load_model(self.weights)
-        self.module: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.bf16 = bf16_is_fast(self.device) if precision == "auto" else precision == "bfloat16"
-        self._ready = self._prepared()
+        with torch.inference_mode(False):  # weights made in it would be of no use to gradients
+            module, self.note = load_model(self.weights)
+            self.module: nn.Module = module.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+            self._ready = self._prepared()
 
     def _prepared(self) -> nn.Module:
         """What is run: the module, or a copy with what a precision lets one compute ahead."""

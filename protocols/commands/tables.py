@@ -257,10 +257,11 @@ def _refuse_decided(context: click.Context, allowed: set[str]) -> None:
         if option.name not in allowed
         and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
+    timed = any(option.opts[0] in given and option.name in TIMED for option in context.command.params)
     if given:
         raise click.UsageError(
             f"{', '.join(given)} would change nothing: with --run tables are made of finished runs. "
-            "Leave it out, or --run."
+            f"Leave it out, or --run{', or name table 1, which is timed: --which 1' if timed else ''}."
         )
 
 

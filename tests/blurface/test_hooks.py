@@ -133,6 +133,9 @@ def test_mistakes_are_told() -> None:
     blurface.attach(model, stage())
     with pytest.raises(InputError, match="already attached"):
         blurface.attach(model, stage())
+    # Around it a second one would restore what the first restores again.
+    with pytest.raises(InputError, match="already attached to this Sequential, in 1"):
+        blurface.attach(torch.nn.Sequential(torch.nn.Identity(), model), stage())
     with pytest.raises(ImageError, match="outside its range"):
         model(torch.full((1, 3, 8, 8), 200.0))
 

@@ -297,17 +297,71 @@ def test_an_export_of_the_network_spoils_no_later_call() -> None:
     torch.testing.assert_close(weight.grad, kernel[0])
 
 
-def test_the_default_type_of_the_caller_changes_nothing() -> None:
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_default_type_of_the_caller_changes_nothing(dtype: torch.dtype) -> None:
     x = torch.rand(1, 3, 32, 24, generator=torch.Generator().manual_seed(0))
-    expected = DeblurStage.from_pretrained("fast", device="cpu")(x)
+    restorer = create_restorer("fast", precision="float32")
+    expected = restorer.restore(x)
+
+    def as_exported(module: torch.nn.Module) -> Tensor:
+        module.matrix_fourier = True  # type: ignore[assignment]
+        with torch.inference_mode():
+            result: Tensor = module(x)
+        return result
+
+    exported = as_exported(restorer.module)  # type: ignore[attr-defined]
     packing_serves.cache_clear()
-    torch.set_default_dtype(torch.float64)
+    torch.set_default_dtype(dtype)
     try:
-        found = DeblurStage.from_pretrained("fast", device="cpu")(x)
+        other = create_restorer("fast", precision="float32")
+        found, again = other.restore(x), as_exported(other.module)  # type: ignore[attr-defined]
     finally:
         torch.set_default_dtype(torch.float32)
         packing_serves.cache_clear()
     torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(again, exported, atol=1e-6, rtol=0)
+
+
+def test_a_stage_made_in_inference_mode_is_differentiable() -> None:
+    with torch.inference_mode():
+        stage = DeblurStage.from_pretrained("plain", device="cpu", gate=False, differentiable=True)
+    leaf = torch.rand(1, 3, 32, 24).requires_grad_()
+    stage(leaf).sum().backward()
+    assert leaf.grad is not None
+
+
+def test_what_holds_no_values_leaves_nothing_behind() -> None:
+    """A pass of fake tensors, as tools make to learn shapes, does not spoil the passes after it."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    module = create_restorer("fast", precision="float32").module  # type: ignore[attr-defined]
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.inference_mode():
+        assert module(mode.from_tensor(torch.rand(1, 3, 48, 56))).shape == (1, 3, 48, 56)
+    with torch.inference_mode():
+        assert type(module(torch.rand(1, 3, 48, 56))) is torch.Tensor
+
+
+def test_arguments_that_are_of_no_use_are_named() -> None:
+    with pytest.raises(InputError, match="None is no restorer's name"):
+        DeblurStage.from_pretrained(None)  # type: ignore[arg-type]
+    with pytest.raises(BlurfaceError, match="device 'None' cannot be used"):
+        DeblurStage.from_pretrained("plain", device=None)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="batch_size is True"):
+        DeblurStage.from_pretrained("plain", device="cpu", batch_size=True)
+    DeblurStage.from_pretrained("plain", device="cpu", batch_size=np.int64(4))  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="threads is -1"):
+        DeblurStage.from_pretrained("plain", device="cpu", backend="onnxruntime", threads=-1)
+
+
+def test_tensors_without_pictures_and_odd_strides() -> None:
+    stage = DeblurStage(create_restorer("none"))
+    with pytest.raises(ImageError, match="without values"):
+        stage(torch.empty(1, 3, 8, 8, device="meta"))
+    with pytest.raises(ImageError, match="nested"):
+        stage(torch.nested.nested_tensor([torch.rand(3, 8, 8), torch.rand(3, 9, 8)]))
+    packed = np.zeros((8, 8), np.dtype([("flag", "u1"), ("rgb", "f4", 3)]))
+    packed["rgb"] = np.random.default_rng(0).random((8, 8, 3))
+    np.testing.assert_allclose(stage(packed["rgb"]), packed["rgb"], atol=1e-6)
 
 
 def test_weights_of_another_network_are_refused() -> None:

@@ -116,9 +116,8 @@ def main() -> None:
     given = parser.parse_args()
 
     config = read_config(given.config)
-    options = {"weights": given.weights} if given.weights else {}
-    name = network_name(model_path(given.weights)) if given.weights else config.name
-    restorer = create_restorer(name, precision="float32", **options)
+    weights = given.weights or config.name
+    restorer = create_restorer(network_name(model_path(weights)), precision="float32", weights=weights)
     for change in given.changes:
         name, _, value = change.partition("=")
         kind = type(getattr(restorer.module, name))  # type: ignore[attr-defined]

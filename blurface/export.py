@@ -127,13 +127,11 @@ def export_onnx(restorer: Restorer, path: Path) -> Parity:
                 # that does not depend on what was traced. The example's size is odd, so that
                 # networks that continue a picture's edge to a multiple of 8 do so in the graph.
                 warnings.simplefilter("ignore")
+                seeded = torch.Generator().manual_seed(0)
+                example = torch.rand(2, 3, 109, 93, generator=seeded, dtype=torch.float32)
                 torch.onnx.export(
                     _Exportable(module, kernel).eval(),
-                    (
-                        torch.rand(
-                            2, 3, 109, 93, generator=torch.Generator().manual_seed(0), dtype=torch.float32
-                        ),
-                    ),
+                    (example,),
                     str(temporary),
                     dynamo=False,
                     opset_version=OPSET,

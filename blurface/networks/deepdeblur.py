@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from .packed import PackedConvolution, packing_serves
+from .packed import PackedConvolution, packed
 from .tiled import TILES, TiledFilter, tiled_convolution
 
 
@@ -105,13 +105,10 @@ class Inception(nn.Module):
             assert isinstance(branch, SameConv)
             branch.prepare(dtype)
             size = branch.kernel_size[0]
-            if branch.tiled is None and size % 2 and packing_serves(dtype):
-                self.branches[index] = PackedConvolution(branch, dtype, self.slope, padding=size // 2)
-        if packing_serves(dtype):
-            for index, reduce in enumerate(self.reduce):
-                if isinstance(reduce, nn.Conv2d):
-                    self.reduce[index] = PackedConvolution(reduce, dtype, self.slope)
-            self.merge = PackedConvolution(self.merge, dtype, self.slope)  # type: ignore[arg-type]
+            if branch.tiled is None and size % 2:
+                self.branches[index] = packed(branch, dtype, self.slope, padding=size // 2)
+            self.reduce[index] = packed(self.reduce[index], dtype, self.slope)
+        self.merge = packed(self.merge, dtype, self.slope)
 
     def responses(self, x: Tensor) -> list[Tensor]:
         """Output of each branch (figure 4)."""
@@ -199,9 +196,8 @@ class DeepDeblurNet(nn.Module):
         """
         for module in self.body:
             module.prepare(dtype)  # type: ignore[operator]
-        if packing_serves(dtype):
-            self.entry = PackedConvolution(self.entry, dtype, self.slope)  # type: ignore[arg-type]
-            self.head = PackedConvolution(self.head, dtype)  # type: ignore[arg-type]
+        self.entry = packed(self.entry, dtype, self.slope)
+        self.head = packed(self.head, dtype)
 
     def features(self, x: Tensor) -> Tensor:
         """What the first Inception module sees (N, channels, H, W)."""

@@ -41,7 +41,7 @@ from .fourier import (
     phase_ramp,
     phase_tables,
 )
-from .packed import PackedConvolution, pack_convolutions, packing_serves
+from .packed import PackedConvolution, pack_convolutions, packed
 
 WINDOW = 44
 """Side of the square of kernel offsets, -22 .. 21."""
@@ -85,8 +85,8 @@ class Residual(nn.Module):
 
     def prepare(self, dtype: torch.dtype) -> None:
         """Make inference on CPUs in this type faster, where packed convolutions serve."""
-        if packing_serves(dtype) and isinstance(self.first, nn.Conv2d):
-            self.first = PackedConvolution(self.first, dtype, slope=0)
+        self.first = packed(self.first, dtype, slope=0)
+        if isinstance(self.first, PackedConvolution):
             self.rectify = nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -291,12 +291,7 @@ class FastNet(nn.Module):
     def _as_seen(self, kernel: Tensor) -> Tensor:
         """Kernels (N, 1, 44, 44) as they are used and returned: moved to the middle, (N, 43, 43)."""
         if self.centring:
-            by = -self.centring * centre_of_mass(kernel)
-            if torch.is_autocast_enabled(kernel.device.type):  # which would round the products
-                with torch.autocast(kernel.device.type, enabled=False):
-                    kernel = _moved(kernel, by)
-            else:
-                kernel = _moved(kernel, by)
+            kernel = _moved(kernel, -self.centring * centre_of_mass(kernel))
         kernel = kernel[:, 0, 1:, 1:]
         return kernel / kernel.sum((1, 2), keepdim=True)
 
@@ -607,7 +602,9 @@ def _moved(kernels: Tensor, by: Tensor) -> Tensor:
     rows, columns = (
         (1 - (position[:, None] - position - by[:, axis, None, None]).abs()).clamp_min(0) for axis in (0, 1)
     )
-    return rows[:, None] @ kernels @ columns[:, None].transpose(2, 3)  # mT does not export
+    # Not matrix products, which a caller's autocast would round.
+    down = (rows[..., None] * kernels).sum(2)
+    return (down[:, :, None] * columns[:, None]).sum(3)[:, None]
 
 
 def _gradients(grey: Tensor) -> Tensor:

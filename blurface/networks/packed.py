@@ -105,14 +105,22 @@ def packing_serves(dtype: torch.dtype) -> bool:
         )
 
 
+def packed(
+    layer: nn.Module, dtype: torch.dtype, slope: float | None = None, padding: int | None = None
+) -> nn.Module:
+    """A :class:`PackedConvolution` of the layer where it can be packed and that serves, else the layer."""
+    if _packable(layer) and packing_serves(dtype):
+        return PackedConvolution(layer, dtype, slope, padding)  # type: ignore[arg-type]
+    return layer
+
+
 def pack_convolutions(module: nn.Module, dtype: torch.dtype) -> None:
     """Replace every convolution in ``module``, where that serves."""
-    if not packing_serves(dtype):
-        return
     for name, child in list(module.named_children()):
         if isinstance(child, PackedConvolution):
             continue
-        if _packable(child):
-            setattr(module, name, PackedConvolution(child, dtype))  # type: ignore[arg-type]
-        else:
+        ready = packed(child, dtype)
+        if ready is child:
             pack_convolutions(child, dtype)
+        else:
+            setattr(module, name, ready)

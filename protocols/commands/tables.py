@@ -252,15 +252,16 @@ def tables(
 def _refuse_decided(context: click.Context, allowed: set[str]) -> None:
     """Refuse options that were given and that finished runs have decided."""
     given = [
-        option.opts[0]
+        option
         for option in context.command.params
         if option.name not in allowed
         and context.get_parameter_source(str(option.name)) is ParameterSource.COMMANDLINE
     ]
-    timed = any(option.opts[0] in given and option.name in TIMED for option in context.command.params)
     if given:
+        names = ", ".join(option.opts[0] for option in given)
+        timed = any(option.name in TIMED for option in given)
         raise click.UsageError(
-            f"{', '.join(given)} would change nothing: with --run tables are made of finished runs. "
+            f"{names} would change nothing: with --run tables are made of finished runs. "
             f"Leave it out, or --run{', or name table 1, which is timed: --which 1' if timed else ''}."
         )
 

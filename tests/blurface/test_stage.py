@@ -300,21 +300,21 @@ def test_an_export_of_the_network_spoils_no_later_call() -> None:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_the_default_type_of_the_caller_changes_nothing(dtype: torch.dtype) -> None:
     x = torch.rand(1, 3, 32, 24, generator=torch.Generator().manual_seed(0))
-    restorer = create_restorer("fast", precision="float32")
-    expected = restorer.restore(x)
+    expected = DeblurStage.from_pretrained("fast", device="cpu")(x)
 
-    def as_exported(module: torch.nn.Module) -> Tensor:
-        module.matrix_fourier = True  # type: ignore[assignment]
+    def as_exported() -> Tensor:
+        module = create_restorer("fast", precision="float32").module  # type: ignore[attr-defined]
+        module.matrix_fourier = True
         with torch.inference_mode():
             result: Tensor = module(x)
         return result
 
-    exported = as_exported(restorer.module)  # type: ignore[attr-defined]
+    exported = as_exported()
     packing_serves.cache_clear()
     torch.set_default_dtype(dtype)
     try:
-        other = create_restorer("fast", precision="float32")
-        found, again = other.restore(x), as_exported(other.module)  # type: ignore[attr-defined]
+        found = DeblurStage.from_pretrained("fast", device="cpu")(x)
+        again = as_exported()
     finally:
         torch.set_default_dtype(torch.float32)
         packing_serves.cache_clear()
@@ -328,6 +328,13 @@ def test_a_stage_made_in_inference_mode_is_differentiable() -> None:
     leaf = torch.rand(1, 3, 32, 24).requires_grad_()
     stage(leaf).sum().backward()
     assert leaf.grad is not None
+
+
+def test_the_network_of_fast_tells_shapes_without_values() -> None:
+    module = create_restorer("fast", precision="float32").module.to("meta")  # type: ignore[attr-defined]
+    with torch.inference_mode():
+        restored, kernel = module(torch.empty(2, 3, 48, 40, device="meta"), return_kernel=True)
+    assert (restored.shape, kernel.shape) == ((2, 3, 48, 40), (2, 43, 43))
 
 
 def test_what_holds_no_values_leaves_nothing_behind() -> None:

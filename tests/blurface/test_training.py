@@ -452,8 +452,8 @@ def test_a_teacher_is_learned_from(tmp_path: Path) -> None:
     torch.nn.init.constant_(teacher.get_parameter("head.bias"), 0.2)
     save_model(tmp_path / "teacher.safetensors", teacher.state_dict(), "plain", options, {})
     config = small_config(
-        network="plain",
-        network_options=options,
+        network="deepdeblur",
+        network_options={"channels": 8, "modules": 1, "near_identity": True},
         loss=losses.LossWeights(pixel="l2", distilled=1e3),
         teacher_network=str(tmp_path / "teacher.safetensors"),
         schedule={"steps": 40, "optimiser": "adamw", "lr": 1e-3, "decay": 10},
